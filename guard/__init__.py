@@ -1,0 +1,1 @@
+"""Forget targets, policy, the guarded engine and its interventions."""

@@ -1,0 +1,1 @@
+"""Sparse-autoencoder features of the served model (see the roadmap in ``docs/roadmap.md``)."""

@@ -1,0 +1,1 @@
+"""The HTTP server, the admin API and the command line around the guarded engine."""
