@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 Document = Annotated[str, StringConstraints(min_length=1, max_length=10_000_000)]
+Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]  # "auto" or an intervention's name
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -31,6 +32,13 @@ class OnError(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"
+
+
+class Scope(StrEnum):
+    """What an API key may do: administer Lethe, or send requests as one tenant."""
+
+    ADMIN = "admin"
+    TENANT = "tenant"
 
 
 class GuardName(StrEnum):
@@ -67,7 +75,7 @@ class TargetSpec(Spec):
     mode: Mode = Mode.ENFORCE
     all_tenants: bool = False
     locked: bool = False
-    action: str = "auto"
+    action: Action = "auto"
     threshold: Score | None = None
 
     @field_validator("forget_examples", "retain_examples", mode="before")
@@ -82,7 +90,7 @@ class TargetToggle(Spec):
     """How one tenant uses one target."""
 
     enabled: bool
-    action: str | None = None
+    action: Action | None = None
     threshold: Score | None = None
     locked: bool = False
 
@@ -135,6 +143,28 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is kept: its SHA-256 and enough to recognise it in a list, never the key itself."""
+
+    id: str
+    scope: Scope
+    tenant_id: str | None  # None: an admin key
+    hash: str
+    prefix: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who sends a request. ``tenant_id`` is None for admins, ``key_id`` for the anonymous tenant."""
+
+    scope: Scope
+    tenant_id: str | None
+    key_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One target seen in one text. ``score`` and ``threshold`` are in [0, 1]; flagged when score >= threshold."""
 
@@ -159,6 +189,15 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     unavailable: tuple[GuardName, ...] = ()
     detector_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """A verdict asked for without generating, and whether the given completion would have been blocked."""
+
+    verdict: Verdict
+    completion_blocked: bool
+    latency_ms: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,164 @@
+"""Detectors at work for a policy: compiles targets, indexes them, and turns a conversation into a verdict."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+
+from classifiers.detector import Compiled, TextDetector, View
+from classifiers.phrase_index import PhraseIndex
+from classifiers.profile import Profile
+from guard.metrics import DETECTOR_SECONDS
+from guard.snapshot import Snapshot
+from guard.store import Store
+from guard.types import Finding, ForgetTarget, GuardName, GuardToggle, TargetSpec, TenantPolicy, Verdict
+
+logger = logging.getLogger(__name__)
+
+
+#: How long a target that is no longer current stays indexed, in seconds: requests in flight may still need it.
+_GRACE = 900.0
+
+
+class Detection:
+    """The text detector and the index of protected phrases, kept in step with the registry."""
+
+    def __init__(self, detector: TextDetector, store: Store) -> None:
+        self._detector = detector
+        self._store = store
+        self._indexed: dict[str, ForgetTarget] = {}  # by key; current and retired
+        self._current: Mapping[str, ForgetTarget] = {}  # by id, of the snapshot last prepared
+        self._retired: dict[str, float] = {}  # key -> when it was last current
+        self._views: dict[str, tuple[TenantPolicy, View]] = {}
+        self.phrases = PhraseIndex()
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Index the targets of a snapshot before requests use it (see :class:`guard.registry.Registry`).
+
+        Blocking; called from one thread at a time. Costs what changed since the snapshot before.
+        """
+        before, now = self._current, snapshot.targets
+        added = [target for target_id, target in now.items() if before.get(target_id) is not target]
+        gone = [target.key for target_id, target in before.items() if now.get(target_id) is not target]
+        self._index([target for target in added if target.key not in self._indexed])
+        for target in added:
+            self._retired.pop(target.key, None)
+        self._retired |= dict.fromkeys(gone, time.monotonic())
+        self._purge()
+        self._current = now
+
+    def _index(self, targets: Sequence[ForgetTarget]) -> None:
+        if not targets:
+            return
+        fingerprint = self._detector.fingerprint
+        stored = self._store.compiled(targets, fingerprint)
+        compiled, fresh = [], []
+        for target in targets:
+            blob = stored.get(target.key)
+            item = Compiled.from_bytes(blob) if blob is not None else self._detector.compile(profile_of(target))
+            compiled.append(item)
+            if blob is None:
+                fresh.append((target, item.to_bytes()))
+        if fresh:
+            self._store.put_compiled(fresh, fingerprint)
+        for target, item in zip(targets, compiled, strict=True):
+            self._detector.add(item)
+            self.phrases.add(target.key, [*item.phrases, *target.spec.protected_phrases])
+            self._indexed[target.key] = target
+
+    def _purge(self) -> None:
+        now = time.monotonic()
+        for key in [key for key, since in self._retired.items() if now - since > _GRACE]:
+            del self._retired[key], self._indexed[key]
+            self._detector.discard(key)
+            self.phrases.discard(key)
+
+    async def judge(self, policy: TenantPolicy, texts: list[str], joined: str) -> Verdict:
+        """Scan a conversation on behalf of one tenant.
+
+        Args:
+            policy: whose targets and guards apply.
+            texts: one text per message.
+            joined: the conversation as one text, in which only names are looked for.
+
+        Returns:
+            Findings at or above their thresholds, and guards that could not judge. Never raises: a detector that
+            fails is reported as unavailable, and the policy says what that means.
+        """
+        began = time.perf_counter()
+        lexicon, semantic = policy.guards[GuardName.LEXICON], policy.guards[GuardName.SEMANTIC]
+        findings: dict[str, Finding] = {}
+        unavailable: set[GuardName] = set()
+        scans = [(texts, lexicon.enabled, semantic)]
+        if lexicon.enabled and len(texts) > 1:
+            scans.append(([joined], True, GuardToggle(enabled=False)))
+        for segments, use_lexicon, semantic_toggle in scans:
+            if not (use_lexicon or semantic_toggle.enabled):
+                continue
+            try:
+                scan = await self._detector.scan(
+                    segments,
+                    self._view(policy),
+                    lexicon=use_lexicon,
+                    semantic=semantic_toggle.enabled,
+                    thresholds={k: t.threshold for k, t in policy.targets.items() if t.threshold is not None},
+                    deadline=semantic_toggle.deadline_ms / 1000,
+                )
+            except Exception:
+                logger.exception("The text detector failed")
+                unavailable |= {GuardName.LEXICON} if use_lexicon else set()
+                unavailable |= {GuardName.SEMANTIC} if semantic_toggle.enabled else set()
+                continue
+            unavailable |= {GuardName(name) for name in scan.unavailable}
+            if scan.unscanned:
+                unavailable |= {GuardName.LEXICON} if use_lexicon else {GuardName.SEMANTIC}
+            for hit in scan.hits:
+                target = self._indexed.get(hit.key)
+                if target is None or (hit.key in findings and findings[hit.key].score >= hit.score):
+                    continue
+                findings[hit.key] = Finding(
+                    target_id=target.id,
+                    revision=target.revision,
+                    guard=GuardName(hit.guard),
+                    score=hit.score,
+                    threshold=hit.threshold,
+                    window=hit.window,
+                    evidence=hit.evidence,
+                )
+        elapsed = time.perf_counter() - began
+        DETECTOR_SECONDS.observe(elapsed)
+        best_first = sorted(findings.values(), key=lambda finding: -finding.score)
+        return Verdict(tuple(best_first), tuple(sorted(unavailable)), elapsed * 1000)
+
+    def self_test(self) -> Mapping[str, bool]:
+        """Whether each detector still tells a known positive from a known negative."""
+        return self._detector.self_test()
+
+    def target(self, key: str) -> ForgetTarget | None:
+        """The target that a key names."""
+        return self._indexed.get(key)
+
+    def close(self) -> None:
+        """Release the encoder."""
+        self._detector.close()
+
+    def _view(self, policy: TenantPolicy) -> View:
+        cached = self._views.get(policy.tenant.id)
+        if cached is None or cached[0] is not policy:
+            cached = self._views[policy.tenant.id] = (policy, self._detector.view(policy.targets))
+        return cached[1]
+
+
+def profile_of(target: ForgetTarget) -> Profile:
+    """What the text detector is told of a target."""
+    spec: TargetSpec = target.spec
+    return Profile(
+        key=target.key,
+        name=spec.name,
+        description=spec.description,
+        aliases=spec.aliases,
+        documents=spec.documents,
+        forget_examples=tuple((example.prompt, example.completion) for example in spec.forget_examples),
+        retain_examples=tuple((example.prompt, example.completion) for example in spec.retain_examples),
+    )

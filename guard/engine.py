@@ -1,0 +1,197 @@
+"""The one door to the model: an ``EngineClient`` that every route of the server generates through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import VLLMValidationError
+from vllm.outputs import RequestOutput
+from vllm.reasoning import ReasoningParserManager
+from vllm.sampling_params import SamplingParams
+
+from classifiers.phrase_index import Match
+from guard import metrics
+from guard.caller import CALLER, Caller
+from guard.leakguard import LeakGuard, LeakRule
+from guard.outputs import GuardedRequest
+from guard.prompt import PromptReader
+from guard.service import GuardService
+from guard.types import GuardName, Mode, Plan, TenantPolicy
+
+logger = logging.getLogger(__name__)
+
+#: The key of ``SamplingParams.extra_args`` through which Lethe talks to its worker part. Clients may not set it.
+RESERVED = "lethe"
+
+
+class GuardedEngine:
+    """Wraps vLLM's engine client; everything but ``generate`` and ``encode`` is passed on.
+
+    A request whose tenant has nothing enabled gets the engine's own generator, untouched. Others are admitted at
+    once and judged beside the prefill: the first output waits for the verdict, a flagged request is aborted and
+    served again under its plan, and what is produced passes the leak guard.
+    """
+
+    def __init__(self, engine: EngineClient, service: GuardService) -> None:
+        self._engine = engine
+        self._service = service
+        tokenizer = engine.renderer.get_tokenizer()
+        self._tokenizer = tokenizer
+        self._reader = PromptReader(tokenizer)
+        self._vocab_size = engine.model_config.get_vocab_size()
+        self._reasoning = _reasoning_parser(engine, tokenizer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def encode(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """Not served: pooled hidden states would go around the guard."""
+        raise VLLMValidationError("Pooling requests are not served by Lethe.")
+
+    def generate(
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncIterator[RequestOutput]:
+        """As ``EngineClient.generate``, for the tenant that :data:`guard.caller.CALLER` names.
+
+        Raises:
+            VLLMValidationError: the client used a reserved key, or sent what a guard cannot read.
+            RuntimeError: no caller is set; there is no unguarded way in.
+        """
+        caller = CALLER.get(None)
+        if caller is None:
+            raise RuntimeError("generate() was called outside a tenant's request")
+        if RESERVED in (sampling_params.extra_args or {}):
+            raise VLLMValidationError(
+                f"{RESERVED!r} is reserved and cannot be set by a client.", parameter="vllm_xargs"
+            )
+        try:
+            policy = self._service.policy_of(caller)
+        except LookupError:
+            raise VLLMValidationError("This key's tenant no longer exists.") from None
+        if policy.idle:
+            return self._engine.generate(prompt, sampling_params, request_id, **options)
+        if "-beam-" in request_id and sampling_params.max_tokens == 1:
+            raise VLLMValidationError("Beam search is not available for this key.", parameter="use_beam_search")
+        request = self._read(prompt, sampling_params, request_id, options)
+        return self._guarded(request, caller, policy)
+
+    def _read(self, prompt: Any, params: SamplingParams, request_id: str, options: Mapping[str, Any]) -> GuardedRequest:
+        if not isinstance(prompt, Mapping) or prompt.get("prompt_token_ids") is None or prompt.get("type") == "embeds":
+            raise VLLMValidationError("Only text prompts are available for this key.", parameter="prompt")
+        token_ids = prompt["prompt_token_ids"]
+        return GuardedRequest(
+            prompt=prompt,
+            params=params,
+            request_id=request_id,
+            view=self._reader.read(token_ids),
+            tokenizer=self._tokenizer,
+            vocab_size=self._vocab_size,
+            eos_token_id=self._tokenizer.eos_token_id,
+            lead_in=self._lead_in(token_ids),
+            options=options,
+        )
+
+    def _lead_in(self, token_ids: list[int]) -> str:
+        """What ends the thoughts of a reasoning model that is about to think."""
+        if self._reasoning is None or self._reasoning.is_reasoning_end(token_ids):
+            return ""
+        return getattr(self._reasoning, "reasoning_end_str", None) or ""
+
+    async def _guarded(
+        self, request: GuardedRequest, caller: Caller, policy: TenantPolicy
+    ) -> AsyncGenerator[RequestOutput, None]:
+        began = time.perf_counter()
+        service = self._service
+        async with contextlib.AsyncExitStack() as stack:
+            admitted = await stack.enter_async_context(contextlib.aclosing(self._run(request)))
+            first = asyncio.ensure_future(_first_of(admitted))
+            stack.push_async_callback(_cancelled, first)
+            verdict = await service.detection.judge(policy, request.view.texts, request.view.joined)
+            judged = time.perf_counter()
+            plan = service.decide(verdict, policy)
+            source: AsyncIterator[RequestOutput]
+            if plan.action is None:
+                source = _resumed(first, admitted, judged)
+            else:
+                await _cancelled(first)
+                await admitted.aclose()
+                source = await stack.enter_async_context(contextlib.aclosing(self._enforced(request, plan, policy)))
+            leaks: list[tuple[Match, bool]] = []
+            if policy.guards[GuardName.LEAK].enabled:
+                source = LeakGuard(request, self._rule(policy, leaks)).watch(source)
+            try:
+                async for result in source:
+                    yield result
+            finally:
+                elapsed = time.perf_counter() - began
+                service.record(request.request_id, caller, policy, request.view, verdict, plan, leaks, elapsed)
+
+    def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
+        return self._engine.generate(request.prompt, request.params, request.request_id, **request.options)
+
+    async def _enforced(
+        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Serve under the plan; an intervention that fails before its first word is replaced by a refusal."""
+        service, started = self._service, False
+        targets = tuple(service.targets_of(plan))
+        refusal = service.interventions["refuse"]
+        chosen = service.interventions.get(plan.action or "", refusal)
+        try:
+            async for result in chosen.serve(request, targets, policy, self._run):
+                started = True
+                yield result
+        except Exception:
+            if started or chosen is refusal:
+                raise
+            logger.exception("Intervention %s failed; refusing instead", plan.action)
+            async for result in refusal.serve(request, targets, policy, self._run):
+                yield result
+
+    def _rule(self, policy: TenantPolicy, leaks: list[tuple[Match, bool]]) -> LeakRule:
+        by_mode = {mode: frozenset(k for k, t in policy.targets.items() if t.mode is mode) for mode in Mode}
+        return LeakRule(
+            index=self._service.detection.phrases,
+            enforced=by_mode[Mode.ENFORCE],
+            monitored=by_mode[Mode.MONITOR],
+            fallback=self._service.refusal_text(policy),
+            report=lambda match, cut: leaks.append((match, cut)),
+        )
+
+
+def _reasoning_parser(engine: EngineClient, tokenizer: Any) -> Any | None:
+    config = engine.vllm_config.structured_outputs_config
+    if not config.reasoning_parser:
+        return None
+    return ReasoningParserManager.get_reasoning_parser(config.reasoning_parser)(tokenizer)
+
+
+async def _first_of(results: AsyncIterator[RequestOutput]) -> tuple[RequestOutput | None, float]:
+    """The first output and when it was there."""
+    return await anext(results, None), time.perf_counter()
+
+
+async def _resumed(
+    first: asyncio.Future[tuple[RequestOutput | None, float]], rest: AsyncIterator[RequestOutput], judged: float
+) -> AsyncIterator[RequestOutput]:
+    """The whole stream again, its first output included, once the verdict has let it go."""
+    result, ready = await first
+    metrics.HOLD_SECONDS.observe(max(judged - ready, 0.0))
+    if result is None:
+        return
+    yield result
+    async for result in rest:
+        yield result
+
+
+async def _cancelled(task: asyncio.Future[Any]) -> None:
+    """Cancel a task and wait until it is gone; its own errors are of no interest any more."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

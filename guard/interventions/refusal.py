@@ -1,0 +1,55 @@
+"""``refuse``: answer with a fixed sentence that says nothing about what is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from vllm.outputs import RequestOutput
+
+from guard.interventions.base import Intervention, Serve
+from guard.outputs import GuardedRequest, know_nothing, reply
+from guard.types import ForgetTarget, TenantPolicy
+
+DEFAULT_REFUSAL = "I'm sorry, but I don't have any information about that."
+
+#: Stands in for the prompt where a refusal must obey a grammar, so the model itself fills the required shape.
+_NEUTRAL_REQUEST = "Answer that you do not have this information."
+
+
+class Refusal(Intervention):
+    """A fixed sentence; where the client demands structure, the model's own answer to an empty question."""
+
+    name = "refuse"
+    strictness = 100
+
+    def __init__(self, text: str = DEFAULT_REFUSAL) -> None:
+        self._text = text
+
+    def serve(
+        self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], policy: TenantPolicy, serve: Serve
+    ) -> AsyncIterator[RequestOutput]:
+        """See :meth:`Intervention.serve`."""
+        if request.params.structured_outputs is not None:
+            return self._structured(request, serve)
+        return reply(request, policy.tenant.spec.refusal or self._text)
+
+    async def _structured(self, request: GuardedRequest, serve: Serve) -> AsyncIterator[RequestOutput]:
+        """Let the grammar shape an answer to a prompt from which everything the client wrote is gone."""
+        neutral = _neutral_prompt(request)
+        params = request.params.clone()
+        params.prompt_logprobs = None
+        prompt = {"type": "token", "prompt_token_ids": neutral, "cache_salt": "lethe:refuse"}
+        async for result in serve(replace(request, prompt=prompt, params=params)):
+            result.prompt, result.prompt_token_ids = request.prompt.get("prompt"), request.token_ids
+            result.prompt_logprobs = know_nothing(request)
+            yield result
+
+
+def _neutral_prompt(request: GuardedRequest) -> list[int]:
+    render = getattr(request.tokenizer, "apply_chat_template", None)
+    if render is not None and getattr(request.tokenizer, "chat_template", None):
+        messages = [{"role": "user", "content": _NEUTRAL_REQUEST}]
+        text = render(messages, tokenize=False, add_generation_prompt=True)
+        return request.tokenizer.encode(text, add_special_tokens=False)
+    return request.tokenizer.encode(_NEUTRAL_REQUEST + "\n")

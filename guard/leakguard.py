@@ -1,0 +1,213 @@
+"""The last gate: no protected phrase leaves in any choice, chunk, log-probability or tool argument.
+
+The guard reads what the engine produced before any parser does, so reasoning text and tool arguments are covered
+like everything else. A stream is held back only as far as it could still become a match, whole engine steps at a
+time, so that text, token ids and log-probabilities stay aligned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass, field, replace
+
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from classifiers.phrase_index import Match, PhraseIndex, PhraseMatcher
+from guard import outputs
+from guard.outputs import GuardedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class LeakRule:
+    """What must not leave for one request.
+
+    Attributes:
+        index: every target's phrases.
+        enforced: keys of targets whose phrases are cut off.
+        monitored: keys of targets whose phrases are only reported.
+        fallback: what is said instead.
+        report: called once for each choice and match.
+    """
+
+    index: PhraseIndex
+    enforced: Collection[str]
+    monitored: Collection[str]
+    fallback: str
+    report: Callable[[Match, bool], None]  # (match, whether it was cut off)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One choice of one request: its matchers and the steps that have not been released yet."""
+
+    enforced: PhraseMatcher
+    monitored: PhraseMatcher | None
+    held: deque[tuple[CompletionOutput, int]] = field(default_factory=deque)  # (step, text position after it)
+    decoded: _Decoder | None = None
+    position: int = 0
+    tokens_sent: int = 0
+    answering: bool = True  # False while a reasoning model still thinks aloud
+    closed: bool = False
+
+
+class _Decoder:
+    """Token ids to text, as they come; keeps back bytes that are not yet a character."""
+
+    def __init__(self, request: GuardedRequest) -> None:
+        self._tokenizer = request.tokenizer
+        self._ids: list[int] = []
+        self._done = ""
+
+    def step(self, token: int) -> str:
+        """The text that ``token`` completes."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        if text.endswith("\ufffd") and len(self._ids) < 8:
+            return ""
+        new = text[len(self._done) :]
+        # Decode from the last token on from here: enough context for joining, constant cost a token.
+        self._ids = [token]
+        self._done = self._tokenizer.decode(self._ids)
+        return new
+
+
+class LeakGuard:
+    """Filters the outputs of one request."""
+
+    def __init__(self, request: GuardedRequest, rule: LeakRule) -> None:
+        self._request = request
+        self._rule = rule
+        self._choices: dict[int, _Choice] = {}
+        params = request.params
+        # With stop strings the engine's text lags behind its tokens and ends before them; with log-probabilities
+        # every token shows its own text. In both cases the tokens themselves are what must be read.
+        self._by_token = bool(params.stop) or not params.detokenize or params.logprobs is not None
+        self._whole = params.output_kind is not RequestOutputKind.DELTA
+        self._lead_in = frozenset(request.tokenizer.encode(request.lead_in, add_special_tokens=False))
+
+    async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
+        """Pass on ``results`` with everything protected taken out; stop the engine once nothing more can be said."""
+        first = True
+        async for result in results:
+            if first and result.prompt_logprobs is not None:
+                self._clean_prompt_logprobs(result)
+            first = False
+            result.outputs = [kept for completion in result.outputs if (kept := self._pass(completion))]
+            everyone_done = len(self._choices) >= self._request.params.n and all(
+                choice.closed for choice in self._choices.values()
+            )
+            result.finished = result.finished or everyone_done
+            if result.outputs or result.finished:
+                yield result
+            if everyone_done:
+                return
+
+    def _pass(self, completion: CompletionOutput) -> CompletionOutput | None:
+        choice = self._choices.get(completion.index)
+        if choice is None or self._whole:  # cumulative and final outputs carry the whole text every time
+            choice = self._choices[completion.index] = self._new_choice()
+        if choice.closed:
+            return None
+        found = self._read(choice, completion)
+        choice.held.append((completion, choice.position))
+        if completion.finish_reason is not None:
+            found = found or choice.enforced.finish()
+            if choice.monitored and (seen := choice.monitored.finish()):
+                self._note_monitored(choice, seen)
+        if found is not None:
+            self._rule.report(found, True)
+            return self._cut(choice, completion.index, found)
+        if completion.finish_reason is not None:
+            choice.closed = True
+            return self._release(choice, len(choice.held))
+        safe, count = choice.enforced.safe, 0
+        for _, position in choice.held:
+            if position > safe:
+                break
+            count += 1
+        return self._release(choice, count)
+
+    def _new_choice(self) -> _Choice:
+        tail, rule = self._request.view.tail, self._rule
+        choice = _Choice(
+            enforced=rule.index.matcher(rule.enforced, prompt_tail=tail),
+            answering=not self._lead_in,
+            monitored=rule.index.matcher(rule.monitored, prompt_tail=tail) if rule.monitored else None,
+        )
+        if self._by_token:
+            choice.decoded = _Decoder(self._request)
+        return choice
+
+    def _read(self, choice: _Choice, completion: CompletionOutput) -> Match | None:
+        """Feed what ``completion`` adds to the matchers, cleaning its alternatives on the way."""
+        if choice.decoded is None:
+            pieces = [completion.text]
+        else:
+            pieces = [choice.decoded.step(token) for token in completion.token_ids]
+        found = None
+        for number, piece in enumerate(pieces):
+            if completion.logprobs:
+                self._drop_alternatives(choice.enforced, completion.logprobs[number], completion.token_ids[number])
+            choice.position += len(piece)
+            found = found or choice.enforced.feed(piece)
+            if choice.monitored and (seen := choice.monitored.feed(piece)):
+                self._note_monitored(choice, seen)
+        return found
+
+    def _note_monitored(self, choice: _Choice, seen: Match) -> None:
+        self._rule.report(seen, False)
+        choice.monitored = None  # once is enough
+
+    def _drop_alternatives(self, matcher: PhraseMatcher, alternatives: dict[int, Logprob] | None, chosen: int) -> None:
+        for token, info in list((alternatives or {}).items()):
+            text = info.decoded_token or self._request.tokenizer.decode([token])
+            if token != chosen and matcher.would_match(text) and alternatives:
+                del alternatives[token]
+
+    def _clean_prompt_logprobs(self, result: RequestOutput) -> None:
+        matcher, decoder = self._rule.index.matcher(self._rule.enforced), _Decoder(self._request)
+        for token, alternatives in zip(result.prompt_token_ids or [], result.prompt_logprobs or [], strict=False):
+            self._drop_alternatives(matcher, alternatives, token)
+            matcher.feed(decoder.step(token))
+
+    def _release(self, choice: _Choice, count: int) -> CompletionOutput | None:
+        """Take the first ``count`` held steps and join them to one output; None when there is nothing to send."""
+        if not count:
+            return None
+        steps = [choice.held.popleft()[0] for _ in range(count)]
+        choice.tokens_sent += sum(len(step.token_ids) for step in steps)
+        choice.answering |= any(not self._lead_in.isdisjoint(step.token_ids) for step in steps)
+        return _joined(steps)
+
+    def _cut(self, choice: _Choice, index: int, found: Match) -> CompletionOutput:
+        """End the choice before the match and say the fallback instead."""
+        choice.closed = True
+        clean = 0
+        if not self._whole:
+            clean = sum(1 for _, position in choice.held if position <= max(found.start, 0))
+        before = self._release(choice, clean)
+        choice.held.clear()
+        lead_in = "" if choice.answering else self._request.lead_in
+        text = lead_in + ("… " if choice.tokens_sent else "") + self._rule.fallback
+        canned = outputs.can(self._request, text, used=choice.tokens_sent)
+        fallback = outputs.completion(self._request, index, canned, slice(0, None))
+        return _joined([before, fallback]) if before is not None else fallback
+
+
+def _joined(steps: list[CompletionOutput]) -> CompletionOutput:
+    """Consecutive steps of one choice as one step."""
+    if len(steps) == 1:
+        return steps[0]
+    last = steps[-1]
+    logprobs = None
+    if last.logprobs is not None:
+        logprobs = [position for step in steps for position in step.logprobs or []]
+    return replace(
+        last,
+        text="".join(step.text for step in steps),
+        token_ids=[token for step in steps for token in step.token_ids],
+        logprobs=logprobs,
+    )

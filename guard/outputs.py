@@ -1,0 +1,123 @@
+"""Building engine outputs for text that the model did not write: refusals and fallbacks.
+
+A client must not be able to tell such an answer by its shape, so it carries token ids, log-probabilities, a finish
+reason and stop handling like any other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.prompt import PromptView, Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedRequest:
+    """One call of ``EngineClient.generate``, as interventions see it."""
+
+    prompt: Mapping[str, Any]  # vLLM's rendered TokensInput (or multi-modal input)
+    params: SamplingParams
+    request_id: str
+    view: PromptView
+    tokenizer: Tokenizer
+    vocab_size: int
+    eos_token_id: int | None
+    lead_in: str = ""  # text that must precede an answer, such as the mark that ends a reasoning model's thoughts
+    options: Mapping[str, Any] = field(default_factory=dict)  # the other keyword arguments of ``generate``
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The prompt's token ids."""
+        return list(self.prompt["prompt_token_ids"])
+
+
+@dataclass(frozen=True, slots=True)
+class Canned:
+    """A fixed text cut to what the request allows. ``pieces[i]`` is the text that token ``i`` adds."""
+
+    token_ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    finish_reason: str
+    stop_reason: str | None = None
+
+
+def can(request: GuardedRequest, text: str, *, used: int = 0) -> Canned:
+    """Fit ``text`` to the request's ``max_tokens`` (``used`` of which are spent) and stop strings."""
+    params, tokenizer = request.params, request.tokenizer
+    finish_reason, stop_reason = "stop", None
+    for stop in [params.stop] if isinstance(params.stop, str) else params.stop or []:
+        if stop and stop in text:
+            text, stop_reason = text[: text.index(stop)], stop
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    seen = [tokenizer.decode(ids[:count]) for count in range(len(ids) + 1)]
+    pieces = [seen[i + 1][len(seen[i]) :] for i in range(len(ids))]
+    if stop_reason is None and request.eos_token_id is not None:
+        ids, pieces = [*ids, request.eos_token_id], [*pieces, ""]
+    room = len(ids) if params.max_tokens is None else max(params.max_tokens - used, 0)
+    if len(ids) > room:
+        ids, pieces, finish_reason, stop_reason = ids[:room], pieces[:room], "length", None
+    return Canned(tuple(ids), tuple(pieces), finish_reason, stop_reason)
+
+
+def certain(token_ids: Sequence[int], pieces: Sequence[str]) -> list[dict[int, Logprob]]:
+    """Log-probabilities of tokens that had no alternative."""
+    return [{token: Logprob(0.0, 1, piece)} for token, piece in zip(token_ids, pieces, strict=True)]
+
+
+def completion(request: GuardedRequest, index: int, canned: Canned, span: slice) -> CompletionOutput:
+    """Choice ``index`` with the tokens ``span`` of ``canned``; it is finished when the span reaches the end."""
+    ids, pieces = canned.token_ids[span], canned.pieces[span]
+    wants_logprobs = request.params.logprobs is not None
+    finished = span.stop is None or span.stop >= len(canned.token_ids)
+    return CompletionOutput(
+        index=index,
+        text="".join(pieces),
+        token_ids=list(ids),
+        cumulative_logprob=0.0 if wants_logprobs else None,
+        logprobs=certain(ids, pieces) if wants_logprobs else None,
+        finish_reason=canned.finish_reason if finished else None,
+        stop_reason=canned.stop_reason if finished else None,
+    )
+
+
+def output(request: GuardedRequest, completions: list[CompletionOutput], *, finished: bool) -> RequestOutput:
+    """Wrap completions as the engine would."""
+    return RequestOutput(
+        request_id=request.request_id,
+        prompt=request.prompt.get("prompt"),
+        prompt_token_ids=request.token_ids,
+        prompt_logprobs=know_nothing(request),
+        outputs=completions,
+        finished=finished,
+        num_cached_tokens=0,
+    )
+
+
+def know_nothing(request: GuardedRequest) -> list[dict[int, Logprob] | None] | None:
+    """The prompt's log-probabilities under a model that knows nothing: every token is equally likely."""
+    if request.params.prompt_logprobs is None:
+        return None
+    uniform = -math.log(request.vocab_size)
+    ids = request.token_ids
+    return [None, *({token: Logprob(uniform, 1, request.tokenizer.decode([token]))} for token in ids[1:])]
+
+
+async def reply(request: GuardedRequest, text: str) -> AsyncIterator[RequestOutput]:
+    """Answer a request with ``text``, token by token when it streams."""
+    canned = can(request, request.lead_in + text)
+    choices, length = range(request.params.n), len(canned.token_ids)
+    kind = request.params.output_kind
+    steps = [slice(0, None)]
+    if kind is not RequestOutputKind.FINAL_ONLY and length:
+        first = (lambda _: 0) if kind is RequestOutputKind.CUMULATIVE else (lambda step: step)
+        steps = [slice(first(step), step + 1) for step in range(length)]
+    for number, span in enumerate(steps, 1):
+        completions = [completion(request, choice, canned, span) for choice in choices]
+        yield output(request, completions, finished=number == len(steps))

@@ -1,0 +1,94 @@
+"""Reading a rendered prompt back into the texts that people wrote.
+
+The engine receives token ids with the chat template already applied. Detectors must see every message, and only
+messages: template words such as role names would blur a sentence encoder. Special tokens can not be typed by a
+user without showing up as ids here, so splitting at them is both general and safe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+#: A role name at the head of a turn, as chat templates write it in plain text after a special token.
+_ROLE = re.compile(r"\s*(?:system|developer|user|human|assistant|ai|bot|model|tool|ipython|function)\s*(?:\n+|$)", re.I)
+
+#: How much of the text that the model is to continue is kept, in characters.
+_TAIL = 2000
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that Lethe uses."""
+
+    all_special_ids: list[int]
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
+        """Token ids to text."""
+
+    def encode(self, text: str, add_special_tokens: bool = ...) -> list[int]:
+        """Text to token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One message (or one stretch between special tokens): its text and the index of its first token."""
+
+    text: str
+    first_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptView:
+    """What a prompt says.
+
+    ``joined`` is the same text with the special tokens cut out instead of split at, so that a name cannot be hidden
+    by a special token typed into its middle. ``tail`` is what the output continues, empty when a new turn begins.
+    """
+
+    segments: tuple[Segment, ...]
+    joined: str
+    tail: str
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the segments, in order."""
+        return [segment.text for segment in self.segments]
+
+
+class PromptReader:
+    """Turns prompt token ids into a :class:`PromptView`; holds no state of any request."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._special = frozenset(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+
+    def read(self, token_ids: Sequence[int]) -> PromptView:
+        """Split ``token_ids`` (a rendered prompt, ``[n]`` ints) into the texts between special tokens."""
+        segments: list[Segment] = []
+        tail, run_start = "", 0
+        runs: list[str] = []
+        for index, token in enumerate([*token_ids, None]):
+            if token is not None and token not in self._special:
+                continue
+            tail = ""
+            if index > run_start:
+                text = self._tokenizer.decode(token_ids[run_start:index])
+                role = _ROLE.match(text) if run_start else None
+                body = text[role.end() :] if role else text
+                runs.append(body)
+                body = body.lstrip() if run_start else body
+                tail = body[-_TAIL:]
+                if body.strip():
+                    segments.append(Segment(body, run_start + self._tokens_of(text, body, token_ids[run_start:index])))
+            run_start = index + 1
+        return PromptView(tuple(segments), "".join(runs), tail)
+
+    def _tokens_of(self, text: str, body: str, ids: Sequence[int]) -> int:
+        """How many of ``ids`` spell the role name and line break that precede ``body`` in ``text``."""
+        header, count = len(text) - len(body), 0
+        while count < len(ids) and len(self._tokenizer.decode(ids[: count + 1])) <= header:
+            count += 1
+        return count

@@ -1,0 +1,202 @@
+"""Everything behind the door, put together: registry, detection, policy, interventions, audit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from classifiers.detector import TextDetector
+from classifiers.phrase_index import Match
+from guard import metrics, policy
+from guard.audit import AuditLog, audit_entry
+from guard.caller import Caller
+from guard.detection import Detection
+from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS, Intervention, Refusal
+from guard.policy import Defaults
+from guard.prompt import PromptView
+from guard.registry import Registry
+from guard.store import Store
+from guard.types import (
+    CheckResult,
+    Finding,
+    ForgetTarget,
+    GuardName,
+    Mode,
+    Plan,
+    TenantPolicy,
+    Verdict,
+)
+
+
+class GuardService:
+    """The control plane and the detectors of one process. Build it with :meth:`open`, end it with :meth:`close`.
+
+    ``admin_key`` is the key that was generated at this start, if one was; it cannot be seen again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        detection: Detection,
+        audit: AuditLog,
+        refusal: str,
+        admin_key: str | None,
+    ) -> None:
+        self.store = store
+        self.registry = registry
+        self.detection = detection
+        self.audit = audit
+        self.admin_key = admin_key
+        self._refusal = refusal
+        self.interventions: dict[str, Intervention] = {
+            name: Refusal(refusal) if kind is Refusal else kind() for name, kind in INTERVENTIONS.items()
+        }
+        self._strictness = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        database_url: str | None = None,
+        admin_key: str | None = None,
+        encoder: str | Path | None = None,
+        false_alarm_rate: float = 0.001,
+        default_action: str = policy.REFUSE,
+        refusal: str = DEFAULT_REFUSAL,
+        poll_interval: float = 0.25,
+        audit_retention_days: int | None = None,
+    ) -> GuardService:
+        """Open the database, load the encoder and index all targets. Blocking.
+
+        Args:
+            database_url: ``sqlite:///FILE`` or ``postgresql+psycopg://...``; None for a file in the user's data folder.
+            admin_key: replaces the one given so at an earlier start; None keeps what there is or makes one.
+            encoder: a sentence-transformers folder; None for the packaged MiniLM.
+            false_alarm_rate: what each target's threshold is calibrated to, as a share of benign prompts.
+            default_action: what the action ``auto`` means.
+            refusal: what ``refuse`` says, unless the tenant has its own words.
+            poll_interval: seconds between looks at the database for changes made by other processes.
+            audit_retention_days: how long the audit is kept; None for ever.
+
+        Raises:
+            StoreError: the URL names another kind of database.
+            ValueError: ``default_action`` is not an intervention.
+        """
+        if default_action not in INTERVENTIONS:
+            raise ValueError(f"default_action must be one of {', '.join(INTERVENTIONS)}, not {default_action!r}")
+        store = Store.open(database_url)
+        detection = Detection(TextDetector(encoder, false_alarm_rate=false_alarm_rate), store)
+        strictness = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
+        defaults = Defaults(action=default_action, strictness=strictness)
+        registry = Registry(store, detection.prepare, defaults=defaults, poll_interval=poll_interval)
+        generated = registry.bootstrap(admin_key)
+        registry.start()
+        audit = AuditLog(store, retention_days=audit_retention_days)
+        return cls(store, registry, detection, audit, refusal, generated)
+
+    def close(self) -> None:
+        """Flush the audit and stop following the database."""
+        self.registry.close()
+        self.audit.close()
+        self.detection.close()
+        self.store.close()
+
+    def policy_of(self, caller: Caller) -> TenantPolicy:
+        """The policy that holds for a caller now.
+
+        Raises:
+            KeyError: the tenant was deleted since it was authenticated.
+        """
+        return self.registry.snapshot.policies[caller.tenant_id]
+
+    def decide(self, verdict: Verdict, policy_: TenantPolicy) -> Plan:
+        """What to do with a request, counted in the metrics. See :func:`guard.policy.decide`."""
+        plan = policy.decide(verdict, policy_, self._strictness)
+        metrics.REQUESTS.labels(action=plan.action or "pass").inc()
+        for finding in plan.findings:
+            metrics.VERDICTS.labels(guard=finding.guard, action=plan.action, mode=Mode.ENFORCE).inc()
+        for finding in plan.monitored:
+            metrics.VERDICTS.labels(guard=finding.guard, action="none", mode=Mode.MONITOR).inc()
+        for guard in plan.unavailable:
+            metrics.UNAVAILABLE.labels(guard=guard, on_error=policy_.guards[guard].on_error).inc()
+        return plan
+
+    def targets_of(self, plan: Plan) -> Iterator[ForgetTarget]:
+        """The targets that a plan acts on."""
+        for finding in plan.findings:
+            target = self.detection.target(f"{finding.target_id}@{finding.revision}")
+            if target is not None:
+                yield target
+
+    def refusal_text(self, policy_: TenantPolicy) -> str:
+        """What is said to a tenant instead of an answer."""
+        return policy_.tenant.spec.refusal or self._refusal
+
+    async def check(self, policy_: TenantPolicy, segments: Sequence[str], completion: str | None = None) -> CheckResult:
+        """The verdict on a conversation, and on a given answer to it, without generating.
+
+        Args:
+            policy_: of the tenant on whose behalf to judge.
+            segments: one text per message.
+            completion: what the model might have answered.
+        """
+        began = time.perf_counter()
+        verdict = await self.detection.judge(policy_, list(segments), "".join(segments))
+        blocked = False
+        if completion is not None and policy_.guards[GuardName.LEAK].enabled:
+            keys = [key for key, active in policy_.targets.items() if active.mode is Mode.ENFORCE]
+            blocked = self.detection.phrases.find(completion, keys) is not None
+        return CheckResult(verdict, blocked, (time.perf_counter() - began) * 1000)
+
+    def record(
+        self,
+        request_id: str,
+        caller: Caller,
+        policy_: TenantPolicy,
+        view: PromptView,
+        verdict: Verdict,
+        plan: Plan,
+        leaks: Sequence[tuple[Match, bool]],
+        seconds: float,
+    ) -> None:
+        """Write the audit entry of a request on which any guard acted, saw something, or could not judge."""
+        cut = tuple(self._leak_finding(match) for match, was_cut in leaks if was_cut)
+        seen = tuple(self._leak_finding(match) for match, was_cut in leaks if not was_cut)
+        for _ in cut:
+            metrics.VERDICTS.labels(guard=GuardName.LEAK, action=policy.REFUSE, mode=Mode.ENFORCE).inc()
+        for _ in seen:
+            metrics.VERDICTS.labels(guard=GuardName.LEAK, action="none", mode=Mode.MONITOR).inc()
+        done = replace(
+            plan,
+            action=plan.action or (policy.REFUSE if cut else None),
+            findings=plan.findings + cut,
+            monitored=plan.monitored + seen,
+        )
+        if not (done.findings or done.monitored or done.unavailable):
+            return
+        entry = audit_entry(
+            request_id=request_id,
+            caller=caller,
+            policy=policy_,
+            plan=done,
+            prompt="\n".join(view.texts),
+            detector_ms=verdict.detector_ms,
+            total_ms=seconds * 1000,
+        )
+        self.audit.record(entry)
+
+    def _leak_finding(self, match: Match) -> Finding:
+        target = self.detection.target(match.key)
+        target_id, _, revision = match.key.rpartition("@")
+        return Finding(
+            target_id=target.id if target else target_id,
+            revision=target.revision if target else int(revision),
+            guard=GuardName.LEAK,
+            score=1.0,
+            threshold=1.0,
+            window=match.phrase,
+            evidence=match.phrase,
+        )
