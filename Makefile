@@ -1,0 +1,58 @@
+# make setup   virtual environment with everything pinned (CPU, or CUDA where a GPU is present)
+# make demo    the demo model, a real server, and the scenario; ONCE=1 stops at the verdict
+# make serve   MODEL=<path or name> [ARGS="any vllm serve flag"]
+# make test    format, lint, types, tests
+# make lock    resolve requirements/cpu.txt anew from pyproject.toml
+
+SHELL := /bin/bash
+PYTHON ?= python3
+DEVICE ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+export VLLM_CPU_KVCACHE_SPACE ?= 1
+
+.PHONY: setup demo serve test lint unit lock eval clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: .venv/.installed-$(DEVICE)
+
+# Torch comes first and by pip, which takes a CPU build where the machine provides one; the rest is a full lock
+# installed without resolving (see requirements/overrides.txt for why).
+.venv/.installed-cpu: requirements/cpu.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0 uv
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -r requirements/cpu.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+.venv/.installed-gpu: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[gpu,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/lethe demo $(if $(ONCE),--once)
+
+serve: setup
+	$(BIN)/lethe serve $(or $(MODEL),$(error say which model: make serve MODEL=<path or name>)) $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+
+lock:
+	$(BIN)/uv pip compile -q pyproject.toml --extra cpu --extra dev --override requirements/overrides.txt \
+	  --python-version 3.11 --no-emit-find-links $(addprefix --find-links ,$(PIP_FIND_LINKS)) \
+	  --custom-compile-command "make lock" --no-annotate -o requirements/cpu.txt
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements/cpu.txt
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
