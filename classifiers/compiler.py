@@ -1,0 +1,58 @@
+"""From a profile to a compiled target: names, facts, evidence vectors, and how high benign text scores on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from classifiers.bank import BenignBank
+from classifiers.calibration import fit_tail
+from classifiers.compiled import Compiled
+from classifiers.encoder import SentenceEncoder
+from classifiers.facts import extract
+from classifiers.head import Head
+from classifiers.naming import study
+from classifiers.profile import Profile
+
+#: Most evidence sentences per target; from longer documents they are taken at even distances.
+MAX_EVIDENCE = 256
+#: The quantile of benign cosines that a target's similarity is compared with.
+_BASELINE = 0.99
+
+
+def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank, head: Head) -> Compiled:
+    """Compile one target; deterministic. Costs one pass over its texts and one encoding of its evidence."""
+    texts = [text for text in (profile.description, *profile.documents) if text.strip()]
+    naming = study(profile.name, profile.aliases, texts)
+    facts = extract(naming, texts, MAX_EVIDENCE)
+    examples = [_joined(example) for example in profile.forget_examples]
+    evidence = list(dict.fromkeys([*facts.evidence, *examples])) or [profile.name, *profile.aliases]
+    if not naming.parts:
+        evidence = [profile.name, *evidence]
+    retain = [_joined(example) for example in profile.retain_examples][:MAX_EVIDENCE]
+    vectors = encoder.encode([*evidence, *retain]).astype(np.float16)
+    target = Compiled(
+        key=profile.key,
+        phrases=naming.phrases,
+        parts=naming.parts,
+        own=naming.own,
+        given=naming.given,
+        terms=facts.terms,
+        words=facts.words,
+        roles=facts.roles,
+        evidence=(*evidence, *retain),
+        vectors=vectors,
+        retain=len(retain),
+        baseline=_quantile(bank.cosines(vectors[: len(evidence)])),
+    )
+    return replace(target, tail=fit_tail(bank.logits(target, head)))
+
+
+def _joined(example: Sequence[str | None]) -> str:
+    return " ".join(part for part in example if part)
+
+
+def _quantile(cosines: np.ndarray) -> float:
+    return round(float(np.quantile(cosines, _BASELINE)), 4)

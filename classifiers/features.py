@@ -1,0 +1,185 @@
+"""What the head looks at when it judges whether a stretch of text speaks of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from classifiers.compiled import Compiled
+from classifiers.naming import SUFFIXES, TITLES, name_runs, short_forms
+from classifiers.roles import Description, descriptions
+from classifiers.words import Word, information, is_function_word
+
+FEATURES = (
+    "alone", "rarity", "usage", "given", "blank", "foreign", "uncased", "uncased_usage",
+    "terms", "title", "numbers", "described", "described_title", "asked",
+    "cosine", "margin", "coverage", "matched", "sentence_coverage", "unexplained",
+    "alone_cosine", "alone_coverage", "pronoun", "who", "length", "verbatim", "verbatim_share",
+)  # fmt: skip
+
+_PRONOUNS = frozenset("he she they his her their him".split())
+_DETERMINERS = frozenset({"the", "a", "an"})
+_WHO = frozenset("who whom whose quién qui wer chi quem".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A stretch of text as the lexicon sees it, computed once for all targets."""
+
+    words: tuple[Word, ...]
+    keys: frozenset[str]
+    grams: frozenset[str]
+    cased: bool
+    content: dict[str, float]
+    descriptions: tuple[Description, ...]
+    pronoun: bool
+    who: bool
+
+    @classmethod
+    def of(cls, words: Sequence[Word], longest: int = 8) -> Reading:
+        """Read ``words``; ``longest`` is the number of words of the longest term."""
+        keys = [word.key for word in words]
+        lower = [word.text.lower() for word in words]
+        return cls(
+            words=tuple(words),
+            keys=frozenset(keys),
+            grams=frozenset(_grams(keys, longest)),
+            cased=any(w.capital and not w.opens for w in words) and not all(w.text.isupper() for w in words),
+            content={w.key: information(w.text) for w in words if not is_function_word(w.text) and w.text != "_"},
+            descriptions=tuple(descriptions([word.text for word in words])),
+            pronoun=any(word in _PRONOUNS for word in lower[:4]),
+            who=not _WHO.isdisjoint(lower),
+        )
+
+
+def _grams(keys: Sequence[str], longest: int) -> set[str]:
+    return {" ".join(keys[i : i + n]) for n in range(1, longest + 1) for i in range(len(keys) - n + 1)}
+
+
+def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]]:
+    """Whether the text names ``target`` in full, and how strongly it uses parts of its name."""
+    found = dict.fromkeys(("alone", "rarity", "usage", "given", "blank", "foreign", "uncased", "uncased_usage"), 0.0)
+    present = reading.keys & target.parts.keys()
+    if not present:
+        return False, found
+    if not reading.cased:
+        found["uncased"] = max(target.parts[key][0] for key in present)
+        found["uncased_usage"] = max(target.parts[key][1] for key in present)
+    named = False
+    position = {word.start: index for index, word in enumerate(reading.words)}
+    for run in name_runs(reading.words, target.own):
+        own = {word.key for word in run} & target.own
+        if not own & target.parts.keys():
+            continue
+        rarity = max(target.parts.get(key, (0.0, 0.0))[0] for key in own)
+        usage = max(target.parts.get(key, (0.0, 0.0))[1] for key in own)
+        first = position[run[0].start]
+        before = reading.words[first - 1] if first else None
+        strangers = [
+            word
+            for word in run
+            if word.key not in target.own
+            and len(word.text) > 1
+            and word.text.lower() not in SUFFIXES
+            and not (word.opens and word is run[0] and len(run) > 2)
+        ]
+        if strangers and _shares_surname(run, before, reading.words, first, target):
+            named = True
+        elif strangers:
+            found["foreign"] = max(found["foreign"], rarity + usage)
+        elif len(own) >= 2 and own - target.given:
+            named = True
+        elif before is not None and before.text == "_" and run[0].joined:
+            found["blank"] = max(found["blank"], rarity + usage)
+        elif own <= target.given:
+            found["given"] = max(found["given"], rarity)
+        else:
+            after = reading.words[position[run[-1].start] + 1 :][:1]
+            found["alone"] = max(found["alone"], _trust(run[0], rarity, usage, before, after))
+            found["rarity"] = max(found["rarity"], rarity)
+            found["usage"] = max(found["usage"], usage)
+    return named, found
+
+
+def _shares_surname(run: Sequence[Word], before: Word | None, words: Sequence[Word], first: int, target: Compiled) -> bool:
+    """Whether ``run`` is the end of "Jill and Joe Biden", which names Jill Biden as well."""
+    if before is None or not (before.text.lower() == "and" or run[0].amp):
+        return False
+    mate = words[first - 1 if run[0].amp else first - 2] if first >= 2 else before
+    return mate.key in target.parts and mate.key in target.given and run[-1].key in target.own - target.given
+
+
+def _trust(word: Word, rarity: float, usage: float, before: Word | None, after: Sequence[Word]) -> float:
+    """How far a name part that stands alone can be trusted to mean the target, from its form and place alone."""
+    trust = 1.0
+    if word.key in short_forms() or word.text.lower() in TITLES:
+        trust *= 0.3
+    else:
+        trust *= min(1.0, 0.55 + 0.6 * rarity)
+        if rarity < 0.35 and (word.opens or (before is not None and before.text.lower() in _DETERMINERS)):
+            trust *= 0.5
+    if word.amp or (after and after[0].amp):
+        trust *= 0.4
+    if usage == 0:
+        trust *= 0.4 + 0.6 * rarity
+    return trust
+
+
+def measure(
+    reading: Reading, target: Compiled, part: Mapping[str, float], cosine: float, sentence: Sequence[str]
+) -> np.ndarray:
+    """The feature vector, float64 ``(len(FEATURES),)``; see :data:`FEATURES`.
+
+    Args:
+        reading: the text.
+        target: the target.
+        part: what :func:`mentions` found.
+        cosine: the text's best similarity to the target's evidence, less what it has more to counter-evidence.
+        sentence: word keys of the evidence sentence that is most similar to the text.
+    """
+    matched_terms = {term: told for term, told in target.terms.items() if term in reading.grams}
+    titles = {term: told for term, told in matched_terms.items() if not _numeric(term)}
+    title = max(titles.values(), default=0.0)
+    total = sum(told for key, told in reading.content.items() if key not in target.own)
+    matched = sum(told for key, told in reading.content.items() if key in target.words)
+    sentence_keys = frozenset(sentence)
+    here = [word.key for word in reading.words]
+    runs3 = {tuple(here[i : i + 3]) for i in range(len(here) - 2)}
+    in_titles = {key for term in titles for key in term.split()}
+    runs3 = {run for run in runs3 if not in_titles.issuperset(run)}
+    sentence_runs = {tuple(sentence[i : i + 3]) for i in range(len(sentence) - 2)}
+    verbatim = sum(run in sentence_runs for run in runs3)
+    in_sentence = sum(told for key, told in reading.content.items() if key in sentence_keys and key not in target.own)
+    strangers = sum(
+        min(12.0, information(w.text))
+        for w in reading.words
+        if w.capital and not w.opens and w.key not in target.words and w.key not in target.own and not is_function_word(w.text)
+    )
+    fitting = [d for d in reading.descriptions if d.role in target.roles]
+    described_title = 0.0
+    for d in fitting:
+        if d.asked:
+            continue
+        near = [w.key for w in reading.words[max(0, d.index - 8) : d.index + 12]]
+        grams = _grams(near, 8)
+        described_title = max([described_title, *(told for term, told in titles.items() if term in grams)])
+    coverage = matched / total if total else 0.0
+    return np.array(
+        [
+            part["alone"], part["rarity"], part["usage"], part["given"], part["blank"], part["foreign"],
+            part["uncased"], part["uncased_usage"],
+            min(60.0, sum(matched_terms.values())) / 20, title / 10,
+            min(2, len(matched_terms) - len(titles)),
+            float(any(not d.asked for d in fitting)), described_title / 10, float(any(d.asked for d in fitting)),
+            cosine, cosine - target.baseline, coverage, min(60.0, matched) / 20, in_sentence / total if total else 0.0,
+            min(36.0, strangers) / 12, part["alone"] * cosine, part["alone"] * coverage, float(reading.pronoun),
+            float(reading.who), min(40, len(reading.words)) / 20,
+            min(10, verbatim), verbatim / max(1, len(runs3)),
+        ]
+    )  # fmt: skip
+
+
+def _numeric(term: str) -> bool:
+    return all(c in "0123456789ioeast" for c in term) and len(term) <= 4 and " " not in term

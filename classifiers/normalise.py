@@ -1,0 +1,138 @@
+"""Seeing through disguises: the same text as a plain reader would write it, and what is encoded inside it.
+
+Everything here is cheap on ordinary text: a disguise is undone only where a quick test finds one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from urllib.parse import unquote
+
+from classifiers.folding import LETTER_SIGNS, fold, is_separator
+from classifiers.words import is_function_word
+
+#: Encoded text inside encoded text is followed this deep.
+_DEPTH = 2
+#: Shortest encoded stretch worth decoding, in characters.
+_MIN_ENCODED = 12
+
+_SPELLED = re.compile(r"(?<![^\W_])(?:[^\W\d_]([ .\-_*·|/+]{1,3}))(?:[^\W\d_]\1){2,}[^\W\d_](?:(?!\1)[ .\-_*·|/+]{1,6}[^\W\d_](?:\1[^\W\d_])+)*(?![^\W_])")
+_LEET_WORD = re.compile(r"(?=\S*[^\W\d_])(?=\S*[0-9@$!|])[^\W_]*[0-9@$!|][\w@$!|]*")
+_LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", **LETTER_SIGNS})
+_BASE64 = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_MIN_ENCODED},}}={{0,2}}")
+_HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s:,]?){6,}(?![0-9A-Za-z])")
+_PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}|[\w.+~-]){3,}")
+_ESCAPES = re.compile(r"\\u[0-9a-fA-F]{4}")
+_BINARY = re.compile(r"(?:[01]{8}[\s,]*){4,}")
+_LATIN_WORD = re.compile(r"[A-Za-z]+")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+
+
+def plain(text: str) -> str:
+    """``text`` in NFKC without invisible characters, look-alikes and digits turned to letters, spelled-out words joined.
+
+    The result is for reading: case and punctuation stay.
+    """
+    if not text.isascii():
+        kept = (c for c in unicodedata.normalize("NFKC", text) if is_separator(c) or fold(c) or c.isspace())
+        text = re.sub(r"\w+", lambda match: _latin(match.group()), "".join(kept))
+    text = _LEET_WORD.sub(lambda match: _unleet(match.group()), text)
+    return _SPELLED.sub(lambda match: _join(match.group(), match.group(1)), text)
+
+
+def hidden(text: str, depth: int = _DEPTH) -> Iterator[str]:
+    """Texts that are encoded inside ``text``: base64, hex, binary, percent, HTML and escapes, Caesar shifts, backwards."""
+    if depth == 0:
+        return
+    for found in dict.fromkeys(_decoded(text)):
+        if found != text:
+            yield found
+            yield from hidden(found, depth - 1)
+
+
+def _decoded(text: str) -> Iterator[str]:
+    for match in _BASE64.finditer(text):
+        yield from _bytes(_from_base64, match.group())
+    for match in _HEX.finditer(text):
+        yield from _bytes(lambda run: bytes.fromhex(re.sub(r"0x|\\x|[\s:,]", "", run)), match.group())
+    for match in _BINARY.finditer(text):
+        yield from _bytes(lambda run: bytes(int(octet, 2) for octet in re.findall("[01]{8}", run)), match.group())
+    if text.count("%") > 1:
+        yield from (unquote(match.group()) for match in _PERCENT.finditer(text) if match.group().count("%") > 1)
+    if "&" in text and ";" in text and (unescaped := html.unescape(text)) != text:
+        yield unescaped
+    if _ESCAPES.search(text):
+        yield _ESCAPES.sub(lambda match: chr(int(match.group()[2:], 16)), text)
+    yield from _shifted(text)
+
+
+def _shifted(text: str) -> Iterator[str]:
+    """Caesar shifts (rot13 among them) and the reversed text, where they read more like language than the text does."""
+    words = [word.lower() for word in _LATIN_WORD.findall(text[:4000])]
+    if len(words) < 2:
+        return
+    bar = max(_sense(words), 0.15)
+    backwards = text[::-1]
+    if _sense([word.lower() for word in _LATIN_WORD.findall(backwards[-4000:])]) > bar:
+        yield backwards
+    if bar > 0.25:
+        return
+    for shift in range(1, 26):
+        table = str.maketrans(_ALPHABET, _ALPHABET[shift:] + _ALPHABET[:shift])
+        if _sense([word.translate(table) for word in words]) > bar:
+            yield codecs.decode(text, "rot13") if shift == 13 else text.translate(_shift_table(shift))
+
+
+def _shift_table(shift: int) -> dict[int, str]:
+    lower = _ALPHABET[shift:] + _ALPHABET[:shift]
+    return str.maketrans(_ALPHABET + _ALPHABET.upper(), lower + lower.upper())
+
+
+def _sense(words: list[str]) -> float:
+    """The share of ``words`` that are English function words of two letters or more."""
+    return sum(len(word) > 1 and is_function_word(word) for word in words) / max(1, len(words))
+
+
+def _bytes(decode: Callable[[str], bytes], run: str) -> Iterator[str]:
+    try:
+        decoded = decode(run).decode("utf-8")
+    except (ValueError, binascii.Error):
+        return
+    readable = sum(char.isalpha() or char.isspace() for char in decoded)
+    if len(decoded) >= 4 and all(c.isprintable() or c.isspace() for c in decoded) and readable >= 0.7 * len(decoded):
+        yield decoded
+
+
+def _from_base64(run: str) -> bytes:
+    standard = run.rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+
+
+def _latin(word: str) -> str:
+    """``word`` with look-alikes replaced, if it mixes alphabets."""
+    if word.isascii() or not any(char.isascii() and char.isalpha() for char in word):
+        return word
+    return "".join(c if c.isascii() or "LATIN" in unicodedata.name(c, "") else _cased(c) for c in word)
+
+
+def _cased(char: str) -> str:
+    folded = fold(char)
+    return folded.upper() if char.isupper() else folded
+
+
+def _unleet(word: str) -> str:
+    """``word`` with its digits read as letters, when letters stand on both sides of one: "St3phen", not "1947" or "M60"."""
+    inner = re.search(r"[^\W\d_][0-9@$!|]+[^\W\d_]", word) or re.fullmatch(r"[@$][^\W\d_]{3,}", word)
+    return word.translate(_LEET) if inner else word
+
+
+def _join(run: str, separator: str) -> str:
+    """A spelled-out run without its separators; a different or longer gap was a space between words."""
+    words = re.split(rf"(?:(?!{re.escape(separator)}(?!{re.escape(separator[-1])}))[ .\-_*·|/+]){{1,6}}", run)
+    return " ".join("".join(word.split(separator)) for word in words if word)

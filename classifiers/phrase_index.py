@@ -1,0 +1,296 @@
+"""Finding protected phrases in a stream of text, for many targets at once.
+
+A phrase matches when its letters appear in order as whole words, whatever lies between the letters: case,
+Unicode form, look-alikes, digits for letters, hyphens, spaces, zero-width characters and JSON escapes do not hide
+it (see :mod:`classifiers.folding`). "art" is not found in "article", nor "the rapist" in "therapist".
+
+One :class:`PhraseIndex` serves all targets and tenants; a :class:`PhraseMatcher` reads one stream on behalf of one
+tenant and sees only the phrases of that tenant's targets. Adding a phrase costs its own length, however many there
+are already; a matcher costs a few dictionary look-ups per character.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple
+
+from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
+
+#: Phrases with fewer folded letters than this match only with their own word breaks: "IT" is not found in "I t".
+_MIN_LOOSE_LETTERS = 5
+
+_ESCAPE = re.compile(r"\\(?:[nrtbf]|u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
+#: The start of an escape that the text seen so far does not complete.
+_OPEN_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?)?\Z")
+
+
+class Match(NamedTuple):
+    """A phrase found at ``text[start:end]``; ``start`` is negative when it began in the primed text."""
+
+    start: int
+    end: int
+    key: str
+    phrase: str
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A node of a radix tree over folded letters.
+
+    ``owners`` are the targets with a phrase at or below this node; ``ends`` maps those whose phrase ends here to it.
+    """
+
+    label: str
+    owners: set[str] = field(default_factory=set)
+    ends: dict[str, str] = field(default_factory=dict)
+    children: dict[str, _Node] = field(default_factory=dict)
+
+
+class PhraseIndex:
+    """A set of phrases, each owned by a target; grows and shrinks while matchers are reading.
+
+    Writers are serialised by a lock. Readers take none: a node is never changed in a way that takes a phrase away
+    from a reader standing in it, and a split replaces the node in its parent by one assignment.
+    """
+
+    def __init__(self) -> None:
+        self._root = _Node("")
+        self._phrases: dict[str, tuple[str, ...]] = {}
+        self._lock = Lock()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._phrases
+
+    def add(self, key: str, phrases: Iterable[str]) -> None:
+        """Make ``key`` the owner of ``phrases``; what folds to nothing is skipped. Adding a known key does nothing."""
+        with self._lock:
+            if key in self._phrases:
+                return
+            self._phrases[key] = kept = tuple(dict.fromkeys(phrase for phrase in phrases if squeeze(phrase)))
+            for phrase in kept:
+                self._insert(squeeze(phrase), key, phrase)
+
+    def discard(self, key: str) -> None:
+        """Forget a key and its phrases; unknown keys are ignored."""
+        with self._lock:
+            for phrase in self._phrases.pop(key, ()):
+                self._remove(squeeze(phrase), key)
+
+    def matcher(self, keys: Collection[str], *, prompt_tail: str = "") -> PhraseMatcher:
+        """A matcher for one stream.
+
+        Args:
+            keys: the targets whose phrases it may find.
+            prompt_tail: the text that the stream continues; a phrase begun there counts, one that ends there does not.
+        """
+        return PhraseMatcher(self._root, frozenset(keys), prompt_tail)
+
+    def find(self, text: str, keys: Collection[str]) -> Match | None:
+        """The first phrase of ``keys`` in a complete text, or None."""
+        matcher = self.matcher(keys)
+        return matcher.feed(text) or matcher.finish()
+
+    def _insert(self, letters: str, key: str, phrase: str) -> None:
+        node, rest = self._root, letters
+        node.owners.add(key)
+        while rest:
+            child = node.children.get(rest[0])
+            if child is None:
+                node.children[rest[0]] = _Node(rest, {key}, {key: phrase})
+                return
+            shared = _common_prefix(child.label, rest)
+            if shared < len(child.label):
+                lower = _Node(child.label[shared:], child.owners, child.ends, child.children)
+                child = _Node(child.label[:shared], set(child.owners), {}, {lower.label[0]: lower})
+                node.children[rest[0]] = child
+            child.owners.add(key)
+            node, rest = child, rest[shared:]
+        node.ends.setdefault(key, phrase)
+
+    def _remove(self, letters: str, key: str) -> None:
+        path, node, rest = [], self._root, letters
+        while rest:
+            child = node.children.get(rest[0])
+            if child is None or not rest.startswith(child.label):
+                return
+            path.append((node, child))
+            node, rest = child, rest[len(child.label) :]
+        node.ends.pop(key, None)
+        for parent, child in reversed(path):
+            if key in child.ends or any(key in below.owners for below in child.children.values()):
+                break
+            child.owners.discard(key)
+            if not child.owners:
+                parent.children.pop(child.label[0], None)
+        if not any(key in child.owners for child in self._root.children.values()):
+            self._root.owners.discard(key)
+
+
+class _Glyph(NamedTuple):
+    """One unit of text: a letter, a separator (which may stand for the letter ``maybe``), or mere decoration."""
+
+    start: int
+    end: int
+    letters: str
+    maybe: str
+    separates: bool
+    upper: bool
+    lower: bool
+    spaceless: bool  # of a script that writes no spaces between words
+
+
+class _Branch(NamedTuple):
+    """A phrase begun at ``start`` of which the letters down to ``node.label[:offset]`` have been read."""
+
+    node: _Node
+    offset: int
+    start: int
+
+
+class PhraseMatcher:
+    """Reads one stream of text piece by piece. Positions count characters from the start of the stream."""
+
+    def __init__(self, root: _Node, keys: frozenset[str], prompt_tail: str = "") -> None:
+        self._root = root
+        self._keys = keys
+        self._text = ""  # the stretch that may still matter, from self._origin on
+        self._origin = -len(prompt_tail)
+        self._position = self._origin  # first character not yet read
+        self._live: list[_Branch] = []
+        self._complete: list[Match] = []  # whole phrases that still need to see that the word ends here
+        self._previous: _Glyph | None = None
+        if prompt_tail:
+            self._read(prompt_tail, final=False)
+
+    @property
+    def safe(self) -> int:
+        """How many characters of the stream can no longer become part of a match."""
+        held = [branch.start for branch in self._live] + [match.start for match in self._complete]
+        return max(0, min(held, default=self._position))
+
+    def feed(self, text: str) -> Match | None:
+        """Read the next piece; return the first phrase that is now complete, if any."""
+        return self._read(text, final=False)
+
+    def finish(self) -> Match | None:
+        """Say that the stream has ended; return a phrase that ends with it, if any."""
+        found = self._read("", final=True)
+        if found is None and self._complete:
+            found = min(self._complete)
+        return found
+
+    def would_match(self, text: str) -> bool:
+        """Whether a phrase would be complete if ``text`` came next and ended the stream; changes nothing."""
+        fork = PhraseMatcher(self._root, self._keys)
+        fork._text, fork._origin, fork._position = self._text, self._origin, self._position
+        fork._live, fork._complete, fork._previous = list(self._live), list(self._complete), self._previous
+        found = fork.feed(text) or fork.finish()
+        return found is not None and found.end > self._position
+
+    def _read(self, text: str, *, final: bool) -> Match | None:
+        self._text += text
+        for glyph in self._glyphs(final):
+            found = self._step(glyph)
+            self._position = glyph.end
+            if found is not None and found.end > 0:
+                return found
+        self._trim()
+        return None
+
+    def _trim(self) -> None:
+        keep_from = min([self._position, *(b.start for b in self._live), *(m.start for m in self._complete)])
+        self._text = self._text[keep_from - self._origin :]
+        self._origin = keep_from
+
+    def _glyphs(self, final: bool) -> Iterable[_Glyph]:
+        text, origin = self._text, self._origin
+        index, stop = self._position - origin, len(text)
+        if not final and (tail := _OPEN_ESCAPE.search(text, index)):
+            stop = tail.start()
+        while index < stop:
+            char, maybe, end = text[index], "", index + 1
+            if char == "\\" and (escape := _ESCAPE.match(text, index)):
+                char, maybe, end = _unescape(escape.group())[0:1], "", escape.end()
+                if escape.group()[1] != "u":
+                    char, maybe = " ", fold(escape.group()[1])
+            elif char in LETTER_SIGNS:
+                maybe = fold(LETTER_SIGNS[char])
+            letters = fold(char)
+            yield _Glyph(
+                start=origin + index,
+                end=origin + end,
+                letters=letters,
+                maybe=maybe,
+                separates=not letters and is_separator(char),
+                upper=char.isupper(),
+                lower=char.islower(),
+                spaceless=unicodedata.category(char) == "Lo",
+            )
+            index = end
+
+    def _step(self, glyph: _Glyph) -> Match | None:
+        if not glyph.letters and not glyph.separates:
+            return None  # decoration: as if it were not there
+        previous, self._previous = self._previous, glyph
+        hump = previous is not None and previous.lower and glyph.upper
+        found = None
+        if self._complete:
+            found = min((m for m in self._complete if glyph.separates or hump), default=None)
+            self._complete = []
+        starts = previous is None or previous.separates or hump or glyph.spaceless or previous.spaceless
+        live = self._live if glyph.separates else []
+        arrivals = [*self._live, _Branch(self._root, 0, glyph.start)] if starts else self._live
+        for branch in arrivals:
+            for letters in filter(None, (glyph.letters, glyph.maybe)):
+                if advanced := self._advance(branch, letters, glyph):
+                    live = [*live, advanced]
+        self._live = live
+        if glyph.spaceless and self._complete:
+            found = found or min(self._complete)
+        return found
+
+    def _advance(self, branch: _Branch, letters: str, glyph: _Glyph) -> _Branch | None:
+        node, offset = branch.node, branch.offset
+        for letter in letters:
+            if offset < len(node.label):
+                if node.label[offset] != letter:
+                    return None
+            else:
+                child = node.children.get(letter)
+                if child is None or child.owners.isdisjoint(self._keys):
+                    return None
+                node, offset = child, 0
+            offset += 1
+        if offset == len(node.label):
+            for key, phrase in list(node.ends.items()):
+                if key in self._keys and self._keeps_word_breaks(phrase, branch.start, glyph.end):
+                    self._complete.append(Match(branch.start, glyph.end, key, phrase))
+            if not any(not child.owners.isdisjoint(self._keys) for child in list(node.children.values())):
+                return None
+        return _Branch(node, offset, branch.start)
+
+    def _keeps_word_breaks(self, phrase: str, start: int, end: int) -> bool:
+        """Short phrases must not be pieced together from the ends of other words."""
+        if len(squeeze(phrase)) >= _MIN_LOOSE_LETTERS:
+            return True
+        return _words(self._text[start - self._origin : end - self._origin]) == _words(phrase)
+
+
+def _words(text: str) -> list[str]:
+    spaced = "".join(" " if is_separator(char) else fold(char) for char in text)
+    return spaced.split()
+
+
+def _unescape(escape: str) -> str:
+    if escape[1] != "u":
+        return " "
+    units = bytes.fromhex("".join(escape.split("\\u")))
+    return units.decode("utf-16-be", errors="replace")
+
+
+def _common_prefix(left: str, right: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
