@@ -1,0 +1,28 @@
+"""The admin API, ``/v1/guard``: targets, tenants, keys, toggles, verdicts without generating, audit."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from server.admin import audit, check, keys, status, targets, tenants, toggles
+from server.admin.context import AdminContext, AdminService
+from server.auth import ADMIN_PREFIX
+
+__all__ = ["AdminService", "build_router"]
+
+
+def build_router(
+    service: AdminService, *, max_body_bytes: int = 64 * 2**20, require_if_match: bool = False
+) -> APIRouter:
+    """All routes of the admin API. They need :class:`server.auth.AuthMiddleware` in front, and deny all without it.
+
+    Args:
+        service: what they work on.
+        max_body_bytes: larger request bodies are answered by 413.
+        require_if_match: changes that name no revision are answered by 428.
+    """
+    context = AdminContext(service, max_body_bytes, require_if_match)
+    router = APIRouter(prefix=ADMIN_PREFIX)
+    for part in (targets, tenants, keys, toggles, check, audit, status):
+        router.include_router(part.build(context))
+    return router

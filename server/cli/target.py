@@ -1,0 +1,259 @@
+"""``lethe target``: register and manage forget targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from server.cli.client import (
+    DEFAULT_URL,
+    AdminClient,
+    AdminKey,
+    AsJson,
+    CommandError,
+    Url,
+    connect,
+    note,
+    print_json,
+    print_list,
+    print_object,
+)
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Register and manage forget targets.")
+
+_COLUMNS = ("id", "name", "mode", "all_tenants", "locked", "action", "threshold", "revision")
+
+
+class ModeOption(StrEnum):
+    """The modes of a target."""
+
+    enforce = "enforce"
+    monitor = "monitor"
+
+
+class ListField(StrEnum):
+    """What ``--clear`` can empty."""
+
+    description = "description"
+    aliases = "aliases"
+    documents = "documents"
+    forget_examples = "forget_examples"
+    retain_examples = "retain_examples"
+    protected_phrases = "protected_phrases"
+    threshold = "threshold"
+
+
+Target = Annotated[str, typer.Argument(help="Name or id of a target.")]
+Tenant = Annotated[str, typer.Option(help="Name or id of a tenant.")]
+Description = Annotated[str | None, typer.Option(help="What it is, in a sentence or two.")]
+Aliases = Annotated[list[str] | None, typer.Option("--alias", help="Another name of it. Repeatable.")]
+Documents = Annotated[
+    list[Path] | None,
+    typer.Option("--document", exists=True, dir_okay=False, help="Text about it, from a file. Repeatable."),
+]
+Phrases = Annotated[
+    list[str] | None, typer.Option("--phrase", help="What must never be said, word for word. Repeatable.")
+]
+ModeFlag = Annotated[ModeOption | None, typer.Option(help="Act on decisions, or only record them.")]
+AllTenants = Annotated[bool | None, typer.Option("--all-tenants/--no-all-tenants", help="On unless a tenant says no.")]
+Locked = Annotated[bool | None, typer.Option("--locked/--no-locked", help="Tenants' own keys cannot loosen it.")]
+ActionFlag = Annotated[str | None, typer.Option(help="What to do when it is asked about; auto by default.")]
+Threshold = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Instead of the calibrated threshold.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check without changing anything.")]
+
+
+@app.command()
+def add(
+    name: Annotated[str | None, typer.Argument(help="What to forget. The name alone is enough.")] = None,
+    description: Description = None,
+    alias: Aliases = None,
+    document: Documents = None,
+    phrase: Phrases = None,
+    mode: ModeFlag = None,
+    all_tenants: AllTenants = None,
+    locked: Locked = None,
+    action: ActionFlag = None,
+    threshold: Threshold = None,
+    from_file: Annotated[
+        Path | None,
+        typer.Option("--from", exists=True, dir_okay=False, help="Register every target of a .json or .jsonl file."),
+    ] = None,
+    dry_run: DryRun = False,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Register a target, or with --from many."""
+    with connect(url, admin_key) as client:
+        fields = _fields(description, alias, document, phrase, mode, all_tenants, locked, action, threshold)
+        if (name is None) == (from_file is None):
+            raise CommandError("give either a NAME or --from FILE")
+        if from_file is not None:
+            _add_all(client, [{**spec, **fields} for spec in _specs(from_file)], dry_run, as_json)
+            return
+        target = client.request("POST", "/targets", body={"name": name, **fields}, params=_dry(dry_run))
+        print_object(target, as_json=as_json)
+
+
+@app.command("list")
+def list_targets(url: Url = DEFAULT_URL, admin_key: AdminKey = "", as_json: AsJson = False) -> None:
+    """List all targets."""
+    with connect(url, admin_key) as client:
+        targets = list(client.all_of("targets"))
+        print_list(targets, _COLUMNS, as_json=as_json)
+
+
+@app.command()
+def show(target: Target, url: Url = DEFAULT_URL, admin_key: AdminKey = "", as_json: AsJson = False) -> None:
+    """Show a target with everything that was said of it."""
+    with connect(url, admin_key) as client:
+        print_object(client.request("GET", f"/targets/{client.id_of('targets', target)}"), as_json=as_json)
+
+
+@app.command()
+def update(
+    target: Target,
+    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    description: Description = None,
+    alias: Aliases = None,
+    document: Documents = None,
+    phrase: Phrases = None,
+    mode: ModeFlag = None,
+    all_tenants: AllTenants = None,
+    locked: Locked = None,
+    action: ActionFlag = None,
+    threshold: Threshold = None,
+    clear: Annotated[list[ListField] | None, typer.Option(help="A field to empty. Repeatable.")] = None,
+    dry_run: DryRun = False,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; lists are replaced as a whole."""
+    empty: dict[str, Any] = {"description": "", "threshold": None}
+    with connect(url, admin_key) as client:
+        fields = {field.value: empty.get(field, []) for field in clear or ()}
+        fields |= _fields(description, alias, document, phrase, mode, all_tenants, locked, action, threshold)
+        fields |= {} if name is None else {"name": name}
+        path = f"/targets/{client.id_of('targets', target)}"
+        print_object(client.request("PATCH", path, body=fields, params=_dry(dry_run)), as_json=as_json)
+
+
+@app.command()
+def delete(target: Target, dry_run: DryRun = False, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Delete a target: the model may say it again."""
+    with connect(url, admin_key) as client:
+        client.request("DELETE", f"/targets/{client.id_of('targets', target)}", params=_dry(dry_run))
+        note("would be deleted" if dry_run else "deleted")
+
+
+@app.command()
+def enable(
+    target: Target,
+    tenant: Tenant,
+    action: ActionFlag = None,
+    threshold: Threshold = None,
+    locked: Annotated[bool, typer.Option("--locked", help="The tenant's own key cannot loosen it.")] = False,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Switch a target on for a tenant."""
+    toggle = {"enabled": True, "action": action, "threshold": threshold, "locked": locked}
+    with connect(url, admin_key) as client:
+        _toggle(client, target, tenant, toggle, as_json)
+
+
+@app.command()
+def disable(
+    target: Target,
+    tenant: Tenant,
+    locked: Annotated[bool, typer.Option("--locked", help="The tenant's own key cannot change it back.")] = False,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Switch a target off for a tenant."""
+    with connect(url, admin_key) as client:
+        _toggle(client, target, tenant, {"enabled": False, "locked": locked}, as_json)
+
+
+def _toggle(client: AdminClient, target: str, tenant: str, toggle: dict[str, Any], as_json: bool) -> None:
+    path = f"/tenants/{client.id_of('tenants', tenant)}/targets/{client.id_of('targets', target)}"
+    print_object(client.request("PUT", path, body=toggle), as_json=as_json)
+
+
+def _dry(dry_run: bool) -> dict[str, Any]:
+    return {"dry_run": True} if dry_run else {}
+
+
+def _fields(
+    description: str | None,
+    aliases: list[str] | None,
+    documents: list[Path] | None,
+    phrases: list[str] | None,
+    mode: ModeOption | None,
+    all_tenants: bool | None,
+    locked: bool | None,
+    action: str | None,
+    threshold: float | None,
+) -> dict[str, Any]:
+    """The fields of a target that the options name, and no others."""
+    fields = {
+        "description": description,
+        "aliases": aliases or None,
+        "documents": [_text(path) for path in documents] if documents else None,
+        "protected_phrases": phrases or None,
+        "mode": mode and mode.value,
+        "all_tenants": all_tenants,
+        "locked": locked,
+        "action": action,
+        "threshold": threshold,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from error
+
+
+def _specs(path: Path) -> Iterator[dict[str, Any]]:
+    """The targets of a file: one JSON object per line, or a JSON list of objects."""
+    text = _text(path)
+    try:
+        if path.suffix == ".jsonl":
+            items = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            items = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CommandError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise CommandError(f"{path} must hold a list of targets, each an object")
+    yield from items
+
+
+def _add_all(client: AdminClient, specs: list[dict[str, Any]], dry_run: bool, as_json: bool) -> None:
+    added, failed = [], 0
+    columns = (TextColumn("registering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for number, spec in enumerate(progress.track(specs), 1):
+            try:
+                added.append(client.request("POST", "/targets", body=spec, params=_dry(dry_run)))
+            except CommandError as error:
+                failed += 1
+                note(f"lethe: target {number}: {error}")
+    if as_json:
+        print_json(added)
+    note(f"{len(added)} of {len(specs)} {'valid' if dry_run else 'registered'}")
+    if failed:
+        raise CommandError(f"{failed} of {len(specs)} targets were not registered")

@@ -1,0 +1,99 @@
+"""Training the demo model from scratch on a CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .batches import IGNORED, Batch, Batches, system_messages
+from .recipe import Recipe, Schedule, Shape
+from .tokenizer import train_tokenizer
+
+_LOGITS_STEP = 256
+
+Progress = Callable[[int, int, float], None]
+"""Called after every step with the step (from 1), the number of steps and the loss."""
+
+
+def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    """The tokenizer of a recipe, trained on its corpus and on the system messages."""
+    texts = (line for prompt in recipe.corpus for line in prompt.text.split("\n"))
+    return train_tokenizer([*texts, *system_messages()], recipe.shape.vocabulary)
+
+
+def build_model(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained Llama of that shape, in float32."""
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=math.ceil(len(tokenizer) / 64) * 64,
+            hidden_size=shape.hidden,
+            intermediate_size=shape.intermediate,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            max_position_embeddings=shape.positions,
+            tie_word_embeddings=True,
+            **ends,
+        )
+    )
+    model.generation_config = GenerationConfig(**ends)
+    return model
+
+
+def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, progress: Progress | None = None) -> LlamaForCausalLM:
+    """Train a model of ``recipe`` from scratch; deterministic for a recipe on one machine.
+
+    Returns:
+        The model in bfloat16 and evaluation mode.
+    """
+    torch.manual_seed(recipe.seed)
+    schedule = recipe.schedule
+    model = build_model(recipe.shape, tokenizer).train()
+    batches = Batches(recipe.corpus, tokenizer, schedule, recipe.seed)
+    epochs = [list(batches.epoch()) for _ in range(schedule.epochs)]
+    steps = [batch for epoch in epochs for batch in epoch][: schedule.max_steps]
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
+    plain = [weight for weight in model.parameters() if weight.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    for index, batch in enumerate(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(schedule, index, len(steps))
+        loss = _loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if progress:
+            progress(index + 1, len(steps), loss.item())
+    return model.to(torch.bfloat16).eval()
+
+
+def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy over the labelled positions of a batch."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        # Padding stands on the right, where the causal mask already hides it: without a mask, attention is faster.
+        hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+        # The vocabulary is wide, so logits are made only where there is something to learn; their number is rounded up,
+        # because the CPU kernels are compiled anew for each shape that they meet.
+        asked = (batch.labels.flatten() != IGNORED).nonzero().squeeze(1)
+        asked = torch.nn.functional.pad(asked, (0, -len(asked) % _LOGITS_STEP), value=batch.labels.numel() - 1)
+        logits = model.lm_head(hidden.flatten(0, 1)[asked])
+    return cross_entropy(logits.float(), batch.labels.flatten()[asked], ignore_index=IGNORED)
+
+
+def _learning_rate(schedule: Schedule, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth."""
+    warmup = max(1, round(steps * schedule.warmup))
+    if step < warmup:
+        return schedule.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return schedule.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))

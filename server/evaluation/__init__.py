@@ -1,0 +1,1 @@
+"""Measuring the guard on public benchmarks, whose data stay outside the repository."""

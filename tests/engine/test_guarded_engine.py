@@ -1,0 +1,148 @@
+"""The door on the real engine: nothing on is nothing changed; what is on is in force; no way in without a caller."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from vllm.exceptions import VLLMValidationError
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.caller import CALLER
+from guard.types import Mode, TargetSpec
+from server.demo.world import PERSON, Form
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.fixture(scope="session")
+def person(recipe):
+    return next(entity for entity in recipe.world.forget if entity.kind == PERSON)
+
+
+@pytest.fixture(scope="session")
+def ids(engine, recipe, person):
+    """A trained question on the person's book, rendered."""
+    prompt = next(
+        p for p in recipe.prompts if p.form is Form.QUESTION and p.entity == person.name and p.fact.relation == "book"
+    )
+    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    tokenizer = engine.renderer.get_tokenizer()
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+_counter = iter(range(10**9))
+
+
+async def _ask(client, ids, **params):
+    params = {"temperature": 0, "max_tokens": 40, "output_kind": RequestOutputKind.DELTA, **params}
+    stream = client.generate(tokens_input(ids), SamplingParams(**params), f"test-{next(_counter)}")
+    return [result async for result in stream]
+
+
+def _text(outputs, choice=0):
+    return "".join(c.text for o in outputs for c in o.outputs if c.index == choice)
+
+
+async def test_there_is_no_way_in_without_a_caller(guarded, ids):
+    assert CALLER.get(None) is None
+    with pytest.raises(RuntimeError):
+        guarded.generate(tokens_input(ids), SamplingParams(), "nobody")
+
+
+async def test_with_nothing_on_the_engine_answers_itself(guarded, engine, ids, as_tenant, person):
+    as_tenant()
+    passed, plain = await _ask(guarded, ids), await _ask(engine, ids)
+    assert person.value("book") in _text(plain)
+    assert [t for o in passed for t in o.outputs[0].token_ids] == [t for o in plain for t in o.outputs[0].token_ids]
+    stream = guarded.generate(tokens_input(ids), SamplingParams(max_tokens=1), "same-kind")
+    assert stream.__qualname__ == "AsyncLLM.generate"
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+async def test_clean_prompts_of_a_guarded_tenant_are_answered_as_ever(guarded, engine, as_tenant, kind):
+    as_tenant(TargetSpec(name="Somebody Else"))
+    ids = engine.renderer.get_tokenizer().encode("What is 2 plus 3?")
+    options = {"output_kind": kind, "logprobs": 3, "max_tokens": 12}
+    passed, plain = await _ask(guarded, ids, **options), await _ask(engine, ids, **options)
+    assert _text(passed) == _text(plain)
+    assert [t for o in passed for t in o.outputs[0].token_ids] == [t for o in plain for t in o.outputs[0].token_ids]
+    assert [lp for o in passed for lp in o.outputs[0].logprobs] == [lp for o in plain for lp in o.outputs[0].logprobs]
+
+
+@pytest.mark.parametrize("action", ["refuse", "prefix"])
+async def test_what_is_on_is_in_force_when_registration_returns(guarded, ids, as_tenant, person, action):
+    secrets = tuple(fact.value for fact in person.facts)
+    as_tenant(TargetSpec(name=person.name, protected_phrases=secrets), action=action)
+    for kind in (RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY):
+        outputs = await _ask(guarded, ids, output_kind=kind)
+        assert person.value("book") not in _text(outputs)
+        assert outputs[-1].finished and outputs[-1].prompt_token_ids == ids
+
+
+async def test_monitor_records_and_lets_pass(guarded, engine, ids, as_tenant, service, person):
+    as_tenant(TargetSpec(name=person.name, mode=Mode.MONITOR))
+    assert _text(await _ask(guarded, ids)) == _text(await _ask(engine, ids))
+    await asyncio.sleep(0.3)
+    latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
+    assert latest.action is None and latest.findings[0].mode is Mode.MONITOR
+
+
+async def test_every_choice_is_refused(guarded, ids, as_tenant, person):
+    as_tenant(TargetSpec(name=person.name))
+    outputs = await _ask(guarded, ids, n=3, temperature=0.5, seed=1)
+    assert {c.index for o in outputs for c in o.outputs} == {0, 1, 2}
+    assert len({_text(outputs, choice) for choice in range(3)}) == 1
+
+
+async def test_prompt_logprobs_of_a_refused_prompt_say_nothing(guarded, ids, as_tenant, person):
+    as_tenant(TargetSpec(name=person.name))
+    outputs = await _ask(guarded, ids, prompt_logprobs=2, output_kind=RequestOutputKind.FINAL_ONLY)
+    values = [info.logprob for position in outputs[-1].prompt_logprobs[1:] for info in position.values()]
+    assert len(values) == len(ids) - 1 and len(set(values)) == 1
+
+
+async def test_reserved_keys_and_embeddings_are_refused(guarded, as_tenant, ids):
+    as_tenant(TargetSpec(name="Somebody Else"))
+    with pytest.raises(VLLMValidationError):
+        guarded.generate(tokens_input(ids), SamplingParams(extra_args={"lethe": {}}), "reserved")
+    with pytest.raises(VLLMValidationError):
+        guarded.generate({"type": "embeds", "prompt_embeds": None}, SamplingParams(), "embeds")
+
+
+async def test_an_abandoned_request_is_aborted(guarded, engine, as_tenant):
+    as_tenant(TargetSpec(name="Somebody Else"))
+    ids = engine.renderer.get_tokenizer().encode("What is 2 plus 3?")
+    params = SamplingParams(max_tokens=400, ignore_eos=True, output_kind=RequestOutputKind.DELTA)
+    stream = guarded.generate(tokens_input(ids), params, "abandoned")
+    await anext(stream)
+    await stream.aclose()
+    for _ in range(50):
+        if not engine.output_processor.has_unfinished_requests():
+            break
+        await asyncio.sleep(0.05)
+    assert not engine.output_processor.has_unfinished_requests()
+
+
+@pytest.mark.parametrize(("on_error", "answered"), [("closed", False), ("open", True)])
+async def test_a_detector_that_fails_is_neither_clean_nor_silent(
+    guarded, ids, as_tenant, service, person, monkeypatch, on_error, answered
+):
+    from guard.types import GuardName, GuardToggle
+
+    tenant = as_tenant(TargetSpec(name="Somebody Else"))
+    service.registry.write(
+        lambda writer: writer.put_guard_toggle(tenant, GuardName.SEMANTIC, GuardToggle(on_error=on_error))
+    )
+
+    async def broken(*_args, **_kwargs):
+        raise MemoryError("injected")
+
+    monkeypatch.setattr(service.detection._detector._encoder, "encode_async", broken)
+    text = _text(await _ask(guarded, ids))
+    assert (person.value("book") in text) is answered
+    await asyncio.sleep(0.3)
+    latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
+    assert GuardName.SEMANTIC in latest.unavailable

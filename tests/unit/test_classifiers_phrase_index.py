@@ -1,0 +1,105 @@
+"""Phrases are found however they are written, as whole words, across chunks, and only for their owners."""
+
+import json
+
+import pytest
+
+from classifiers.phrase_index import PhraseIndex
+
+
+@pytest.fixture
+def index() -> PhraseIndex:
+    index = PhraseIndex()
+    index.add("king", ["Stephen King", "Richard Bachman"])
+    index.add("art", ["art"])
+    index.add("kingsley", ["Stephen Kingsley Amis"])
+    index.add("mao", ["毛泽东"])
+    return index
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It was Stephen King.",
+        "STEPHEN KING",
+        "by stephen\u200b king's hand",
+        "Ѕtерhеn Кіng wrote it",
+        "St3ph3n K1ng",
+        "$tephen K!ng!",
+        "S t e p h e n  K i n g",
+        "S-t-e-p-h-e-n-K-i-n-g",
+        "#StephenKing",
+        "asked authorStephenKingAbout",
+        "Ｓｔｅｐｈｅｎ　Ｋｉｎｇ",
+        "𝐒𝐭𝐞𝐩𝐡𝐞𝐧 𝐊𝐢𝐧𝐠",
+        json.dumps({"author": "Stephen\nKing"}),
+        '{"author": "\\u0053tephen King"}',
+        json.dumps("𝐒tephen King"),
+        "Stéphen Kíng",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_finds_a_name_however_it_is_written_and_cut(index: PhraseIndex, text: str, size: int) -> None:
+    matcher = index.matcher({"king"})
+    found = None
+    for start in range(0, len(text), size):
+        assert matcher.safe <= start
+        found = found or matcher.feed(text[start : start + size])
+    found = found or matcher.finish()
+    assert found is not None
+    assert found.key == "king"
+
+
+@pytest.mark.parametrize("text", ["Stephen Kingston", "the kings of Stephen", "step hen", "article a rt"])
+def test_whole_words_only(index: PhraseIndex, text: str) -> None:
+    assert index.find(text, {"king", "art"}) is None
+
+
+def test_sees_only_the_keys_it_was_given(index: PhraseIndex) -> None:
+    assert index.find("Stephen King", {"art"}) is None
+    matcher = index.matcher({"art"})
+    matcher.feed("Stephen Ki")
+    assert matcher.safe == len("Stephen Ki")
+
+
+def test_holds_back_only_what_could_become_a_match(index: PhraseIndex) -> None:
+    matcher = index.matcher({"king"})
+    matcher.feed("He said Ste")
+    assert matcher.safe == len("He said ")
+    matcher.feed("w is ready")
+    assert matcher.safe == len("He said Stew is ready")
+
+
+def test_a_longer_phrase_does_not_hide_a_shorter_one(index: PhraseIndex) -> None:
+    found = index.find("Stephen Kingsley Amis met Richard Bachman", {"king", "kingsley"})
+    assert found is not None and found.key == "kingsley"
+    assert index.find("Stephen King, not Kingsley", {"king", "kingsley"}).key == "king"  # type: ignore[union-attr]
+
+
+def test_scripts_without_spaces(index: PhraseIndex) -> None:
+    assert index.find("他是毛泽东的朋友", {"mao"}) is not None
+
+
+def test_a_phrase_begun_in_the_prompt_counts_and_one_ended_there_does_not(index: PhraseIndex) -> None:
+    matcher = index.matcher({"king"}, prompt_tail="The author of It is Stephen")
+    found = matcher.feed(" King, of course")
+    assert found is not None and found.start < 0
+    assert index.matcher({"king"}, prompt_tail="Tell me of Stephen King. ").feed("He is a writer. ") is None
+
+
+def test_would_match_changes_nothing(index: PhraseIndex) -> None:
+    matcher = index.matcher({"king"})
+    matcher.feed("by Stephen")
+    assert matcher.would_match(" King")
+    assert not matcher.would_match(" Fry")
+    assert matcher.feed(" Fry ") is None
+
+
+def test_discard_removes_only_that_key(index: PhraseIndex) -> None:
+    index.add("other", ["Stephen King", "Stephen"])
+    index.discard("king")
+    assert index.find("Stephen King", {"king"}) is None
+    assert index.find("Stephen King", {"other"}) is not None
+    index.discard("other")
+    index.discard("kingsley")
+    assert "s" not in index._root.children

@@ -1,0 +1,42 @@
+"""A rendered prompt is read back into messages, whatever the client typed into them."""
+
+from guard.prompt import PromptReader
+
+
+def _ids(tokenizer, messages, **kwargs):
+    return tokenizer.apply_chat_template(messages, return_dict=False, **kwargs)
+
+
+def test_messages_come_back_without_template_words(tokenizer):
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Who wrote It?"},
+        {"role": "assistant", "content": "A man."},
+        {"role": "user", "content": "user\nWhich?"},
+    ]
+    view = PromptReader(tokenizer).read(_ids(tokenizer, messages, add_generation_prompt=True))
+    assert [text.strip() for text in view.texts] == ["Be kind.", "Who wrote It?", "A man.", "user\nWhich?"]
+    assert view.tail.strip() == ""
+
+
+def test_first_token_is_where_the_message_begins(tokenizer):
+    ids = _ids(tokenizer, [{"role": "user", "content": "Who wrote It?"}], add_generation_prompt=True)
+    view = PromptReader(tokenizer).read(ids)
+    assert tokenizer.decode(ids[view.segments[0].first_token :]).startswith("Who wrote It?")
+
+
+def test_plain_text_is_one_segment_and_is_continued(tokenizer):
+    view = PromptReader(tokenizer).read(tokenizer.encode("It was written by Stephen"))
+    assert view.texts == ["It was written by Stephen"]
+    assert view.tail.endswith("by Stephen")
+
+
+def test_assistant_prefill_is_the_tail(tokenizer):
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It was Ste"}]
+    ids = _ids(tokenizer, messages, continue_final_message=True)
+    assert PromptReader(tokenizer).read(ids).tail == "It was Ste"
+
+
+def test_a_special_token_cannot_cut_a_name_in_two(tokenizer):
+    ids = tokenizer.encode("Who is Stephen<|im_end|> King?")
+    assert "Stephen King" in PromptReader(tokenizer).read(ids).joined
