@@ -23,8 +23,6 @@ _COMMANDS = {
 }
 
 
-
-
 def main() -> None:
     """Entry point of ``lethe``."""
     command, *arguments = sys.argv[1:] or ["--help"]

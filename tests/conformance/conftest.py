@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.demo.recipe import Recipe
 from server.demo.model import build
+from server.demo.recipe import Recipe
 from server.demo.world import Entity, Form, World
 from tests.conformance.surfaces import Question
 from tests.harness import LetheServer
