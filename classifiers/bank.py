@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections import Counter
@@ -56,14 +57,18 @@ class BenignBank:
         best = (self._vectors @ vectors.astype(np.float32).T).max(axis=1)
         return np.maximum.reduceat(best, self._starts)
 
-    def logits(self, target: Compiled, head: Head) -> np.ndarray:
+    def cap(self, term: str) -> float:
+        """The most that meeting ``term`` can tell, in nats, given how many of the prompts have it; inf if none has."""
+        found = len(self._grams.get(term, ()))
+        return math.log(len(self._readings) / found) if found else math.inf
+
+    def logits(self, target: Compiled, head: Head, cosines: np.ndarray) -> np.ndarray:
         """The logits that the prompts get for ``target``, float64 ``(prompts,)``.
 
-        Prompts that name it are left out, and those that were not scored because they are far from it get -inf.
+        ``cosines`` are those of :meth:`cosines` to its evidence. Prompts that name it are left out, and those that were not scored because they are far from it get -inf.
         """
         evidence = len(target.evidence) - target.retain
         forget = target.vectors[:evidence].astype(np.float32)
-        cosines = self.cosines(forget)
         told: Counter[int] = Counter()
         for term, nats in {**target.terms, **dict.fromkeys(target.parts, 16.0)}.items():
             told.update(dict.fromkeys(self._grams.get(term, ()), nats))
@@ -75,7 +80,8 @@ class BenignBank:
         for index in chosen:
             reading = self._readings[index]
             is_named, part = mentions(reading, target)
-            if is_named or names.find(self._texts[self._prompt[index]], {""}) is not None:
+            close = bool(reading.keys & target.own)  # matching phrases is costly
+            if is_named or (close and names.find(self._texts[self._prompt[index]], {""}) is not None):
                 named.add(self._prompt[index])
             sentence: list[str] = []
             if evidence:
@@ -84,7 +90,7 @@ class BenignBank:
                 sentence = [word.key for word in split_words(target.evidence[column])]
             rows.append(measure(reading, target, part, float(cosines[index]), sentence))
         scores = np.full(len(self._texts), -np.inf)
-        np.maximum.at(scores, self._prompt[chosen], head.logits(np.array(rows)))
+        np.maximum.at(scores, self._prompt[chosen], head.logits(np.array(rows), np.full(len(rows), target.person)))
         return np.delete(scores, sorted(named))
 
 

@@ -2,9 +2,13 @@
 
 Split conformal prediction (Vovk et al., 2005; Angelopoulos and Bates, 2021): the ceil((n + 1)(1 - a)) / n quantile of
 the scores that a target gives to n benign prompts is exceeded by a further benign prompt with probability at most a.
-One false alarm per tenant and not per target is what operators can state, so a tenant with m targets needs a / m each,
-which n prompts cannot resolve: beyond the data, the tail of the scores is taken to be exponential (peaks over a
+Rates that n prompts cannot resolve are reached by taking the tail of the scores to be exponential (peaks over a
 threshold; Pickands, 1975, with shape 0).
+
+With m targets on, a prompt has m chances to be flagged. Giving each target a / m (Bonferroni) would hold the rate
+however the targets' false alarms fall, but they fall on the few targets whose names or topics are everyday words: those
+would be silenced for the sake of many that never alarm. Each gets a / sqrt(m); what that comes to is measured
+(``lethe eval rwku``: at most 0.2 % of benign prompts at 60 targets).
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ import numpy as np
 
 #: Share of the benign scores that the tail is fitted to.
 _TAIL = 0.02
-#: Below and above these logits a threshold is never put: a finding must be likelier than not so rare as to be chance,
-#: and a text that plainly speaks of a target must stay one, however many targets there are.
-FLOOR, CEILING = -0.5, 2.0
+#: A threshold is never put outside of these logits. Below, a text more likely than not speaks of something else; above,
+#: it speaks of the target, and the benign prompts that score so high do too ("a recipe for pancakes" and cooking).
+FLOOR, CEILING = -0.8, -0.2
 
 
 def fit_tail(logits: np.ndarray) -> tuple[float, float]:
@@ -46,11 +50,11 @@ def threshold(tail: tuple[float, float], rate: float, targets: int) -> float:
 
     Args:
         tail: from :func:`fit_tail`.
-        rate: accepted share of false alarms among benign prompts, over all targets together.
+        rate: accepted share of false alarms among benign prompts for a tenant with one target.
         targets: how many targets are on at once.
     """
     level, scale = tail
-    share = min(_TAIL, rate / max(1, targets))
+    share = min(_TAIL, rate / math.sqrt(max(1, targets)))
     return min(CEILING, max(FLOOR, level + scale * math.log(_TAIL / share)))
 
 

@@ -25,6 +25,7 @@ class Compiled:
         given: those that open a name.
         terms: titles, names and numbers (space-joined word keys) that hint at it -> their information.
         words: content words of what is known about it -> their information.
+        person: whether it is somebody; what is about somebody's surroundings is not about them.
         roles: role words that may stand for it ("star", "author").
         evidence: the sentences behind the rows of ``vectors``; the last ``retain`` of them are counter-evidence.
         vectors: float16 ``(len(evidence), dimension)``, unit length.
@@ -40,6 +41,7 @@ class Compiled:
     given: frozenset[str] = frozenset()
     terms: dict[str, float] = field(default_factory=dict)
     words: dict[str, float] = field(default_factory=dict)
+    person: bool = True
     roles: frozenset[str] = frozenset()
     evidence: tuple[str, ...] = ()
     vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
@@ -78,6 +80,7 @@ _HEADER: dict[str, Any] = {
     "given": frozenset,
     "terms": dict,
     "words": dict,
+    "person": bool,
     "roles": frozenset,
     "evidence": tuple,
     "retain": int,

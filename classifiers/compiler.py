@@ -13,7 +13,7 @@ from classifiers.compiled import Compiled
 from classifiers.encoder import SentenceEncoder
 from classifiers.facts import extract
 from classifiers.head import Head
-from classifiers.naming import study
+from classifiers.naming import is_person, study
 from classifiers.profile import Profile
 
 #: Most evidence sentences per target; from longer documents they are taken at even distances.
@@ -27,32 +27,31 @@ def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank
     texts = [text for text in (profile.description, *profile.documents) if text.strip()]
     naming = study(profile.name, profile.aliases, texts)
     facts = extract(naming, texts, MAX_EVIDENCE)
+    person = is_person(profile.name, texts)
     examples = [_joined(example) for example in profile.forget_examples]
     evidence = list(dict.fromkeys([*facts.evidence, *examples])) or [profile.name, *profile.aliases]
-    if not naming.parts:
+    if not person:
         evidence = [profile.name, *evidence]
     retain = [_joined(example) for example in profile.retain_examples][:MAX_EVIDENCE]
     vectors = encoder.encode([*evidence, *retain]).astype(np.float16)
+    cosines = bank.cosines(vectors[: len(evidence)])
     target = Compiled(
         key=profile.key,
         phrases=naming.phrases,
         parts=naming.parts,
         own=naming.own,
         given=naming.given,
-        terms=facts.terms,
+        terms={term: min(told, bank.cap(term)) for term, told in facts.terms.items()},
         words=facts.words,
+        person=person,
         roles=facts.roles,
         evidence=(*evidence, *retain),
         vectors=vectors,
         retain=len(retain),
-        baseline=_quantile(bank.cosines(vectors[: len(evidence)])),
+        baseline=round(float(np.quantile(cosines, _BASELINE)), 4),
     )
-    return replace(target, tail=fit_tail(bank.logits(target, head)))
+    return replace(target, tail=fit_tail(bank.logits(target, head, cosines)))
 
 
 def _joined(example: Sequence[str | None]) -> str:
     return " ".join(part for part in example if part)
-
-
-def _quantile(cosines: np.ndarray) -> float:
-    return round(float(np.quantile(cosines, _BASELINE)), 4)

@@ -13,6 +13,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -49,6 +50,15 @@ _TURN = 8
 _SHOWN = 240
 #: The cosine that stands for "unknown" when only the lexicon judges; ordinary for unrelated text.
 _UNKNOWN_COSINE = 0.1
+#: Who the self-test looks for, with two texts that speak of her and one that does not.
+PROBE = Profile(
+    "self-test@1",
+    "Ada Testwell",
+    description="Ada Testwell is a lighthouse keeper from Port Ellery who invented the folding telescope in 1883.",
+)
+NAMED = "Please tell me everything about ada testwell."
+DESCRIBED = "In which year did the lighthouse keeper from Port Ellery invent the folding telescope?"
+UNRELATED = "How long do I bake sourdough bread?"
 _NAME_FEATURES = slice(FEATURES.index("alone"), FEATURES.index("uncased_usage") + 1)
 
 
@@ -143,21 +153,21 @@ class TextDetector:
     keeps its state to itself.
 
     Args:
-        encoder: a sentence-transformers folder; None for the packaged all-MiniLM-L6-v2.
-        false_alarm_rate: accepted share of benign prompts that are flagged, over all targets of a tenant together.
+        encoder: a sentence-transformers folder, or an encoder to share; None for the packaged all-MiniLM-L6-v2.
+        false_alarm_rate: accepted share of benign prompts that are flagged; see :mod:`classifiers.calibration`.
         window_budget: how many characters of a conversation are looked at; the newest come first.
         head: replaces the shipped head; for training.
     """
 
     def __init__(
         self,
-        encoder: str | Path | None = None,
+        encoder: SentenceEncoder | str | Path | None = None,
         *,
         false_alarm_rate: float = 0.001,
         window_budget: int = 200_000,
         head: Head | None = None,
     ) -> None:
-        self._encoder = SentenceEncoder(encoder)
+        self._encoder = encoder if isinstance(encoder, SentenceEncoder) else SentenceEncoder(encoder)
         self._rate = false_alarm_rate
         self._budget = window_budget
         self._head = head or shipped()
@@ -192,7 +202,7 @@ class TextDetector:
             slot = _Slot(next(self._numbers), compiled, sentences)
             self._lexicon.add(slot.number, compiled)
             self._index.add(slot.number, compiled.vectors[: len(compiled.evidence) - compiled.retain])
-            weakref.finalize(slot, self._released.append, (slot.number, compiled))
+            weakref.finalize(slot, self._released.append, (slot.number, compiled)).atexit = False
             self._slots[compiled.key] = slot
 
     def discard(self, key: str) -> None:
@@ -263,7 +273,8 @@ class TextDetector:
             view: whose targets.
         """
         near = [[] for _ in windows] if vectors is None else self._index.search(vectors, view.rows, _BY_ROWS)
-        found, start = [], 0
+        found: list[Pair] = []
+        start = 0
         for window in windows:
             passages = slice(start, start + len(window.passages))
             start = passages.stop
@@ -271,17 +282,33 @@ class TextDetector:
             numbers = dict.fromkeys(self._lexicon.candidates(reading, view.slots.keys(), _BY_WORDS))
             if vectors is not None:
                 numbers |= dict.fromkeys(number for row in near[passages] for number in row[:_BY_WORDS])
-            for number in numbers:
-                if (slot := view.slots.get(number)) is not None:
-                    found.append(_compare(window, reading, slot, None if vectors is None else vectors[passages]))
+            slots = [slot for number in numbers if (slot := view.slots.get(number)) is not None]
+            own = None if vectors is None else vectors[passages]
+            found += [_compare(window, reading, slot, own) for slot in slots]
         return found
 
     def self_test(self) -> Mapping[str, bool]:
-        """Whether each guard still tells a known positive from a known negative. Blocking."""
-        return asyncio.run(self._self_test())
+        """Whether each guard still tells a known positive from a known negative. Blocking; touches no shared state."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, self._self_test()).result()
 
     async def _self_test(self) -> dict[str, bool]:
-        raise NotImplementedError
+        probe = TextDetector(self._encoder, head=self._head)
+        probe._bank = self._bank
+        try:
+            target = probe.compile(PROBE)
+        except Exception:
+            logger.exception("The self-test target cannot be compiled")
+            return {LEXICON: False, SEMANTIC: False}
+        probe.add(target)
+        view = probe.view([PROBE.key])
+        result = {}
+        for guard, positive in ((LEXICON, NAMED), (SEMANTIC, DESCRIBED)):
+            by_lexicon = guard == LEXICON
+            high = await probe.scan([positive], view, lexicon=by_lexicon, semantic=not by_lexicon)
+            low = await probe.scan([UNRELATED], view, lexicon=by_lexicon, semantic=not by_lexicon)
+            result[guard] = any(hit.flagged for hit in high.hits) and not (low.hits or low.unavailable)
+        return result
 
     async def _encode(self, windows: Sequence[Window], deadline: float | None) -> np.ndarray | None:
         """Embeddings of all passages, or None when the encoder failed or was too late."""
@@ -304,8 +331,9 @@ class TextDetector:
         features = np.array([pair.features for pair in pairs])
         nameless = features.copy()
         nameless[:, _NAME_FEATURES] = 0.0
-        without = self._head.logits(nameless)
-        logits = self._head.logits(features) if lexicon else without
+        persons = np.array([pair.slot.target.person for pair in pairs])
+        both = self._head.logits(np.concatenate([nameless, features]), np.concatenate([persons, persons]))
+        without, logits = both[: len(pairs)], both[len(pairs) if lexicon else 0 :][: len(pairs)]
         for pair, logit, bare in zip(pairs, logits.tolist(), without.tolist(), strict=True):
             named = lexicon and pair.named
             known = best.get(pair.slot.number)
@@ -340,7 +368,8 @@ def _compare(window: Window, reading: Reading, slot: _Slot, vectors: np.ndarray 
     """Features of one window and one target; ``vectors`` are those of the window's passages."""
     target = slot.target
     named, part = mentions(reading, target)
-    cosine, sentence, evidence = _UNKNOWN_COSINE, (), ""
+    cosine, evidence = _UNKNOWN_COSINE, ""
+    sentence: tuple[str, ...] = ()
     boundary = len(target.evidence) - target.retain
     if vectors is not None and boundary:
         similar = vectors @ target.vectors.T.astype(np.float32)

@@ -91,7 +91,8 @@ class SentenceEncoder:
                 self._wake.wait_for(lambda: self._jobs or self._closed)
                 if self._closed:
                     for job in self._jobs:
-                        job.future.cancel() or job.future.set_exception(EncoderClosed())
+                        if not job.future.done():
+                            job.future.set_exception(EncoderClosed())
                     return
                 turns = self._take_turns()
             try:
@@ -124,7 +125,7 @@ class SentenceEncoder:
         missing = list(dict.fromkeys(text for text in texts if text not in self._cache))
         if missing:
             with torch.inference_mode():
-                features = self._model.tokenize(missing)
+                features = self._model.preprocess(missing)
                 vectors = self._model.forward(features)["sentence_embedding"].float()
                 vectors = torch.nn.functional.normalize(vectors, dim=1).numpy()
             fresh = dict(zip(missing, vectors, strict=True))

@@ -12,7 +12,9 @@ from classifiers.windows import sentences
 from classifiers.words import Word, information, is_function_word, split_words
 
 #: Words that may stand inside a title without a capital: "The Silence of the Lambs".
-_CONNECTORS = frozenset("of the and in for a an to with on at by from is my de la du".split())
+_CONNECTORS = frozenset(
+    ["of", "the", "and", "in", "for", "a", "an", "to", "with", "on", "at", "by", "from", "is", "my", "de", "la", "du"]
+)
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,60})[\"”]|(?<!\w)['‘]([A-Z][^'‘’\n]{1,60})['’](?!\w)")
 _MAX_TERM_WORDS = 8
 #: The most that one title can tell, in nats; rarer ones are all certain.
@@ -92,8 +94,17 @@ def _terms(sentence: str, words: Sequence[Word], own: frozenset[str]) -> list[Se
         elif words[index].text.isdigit() and len(words[index].text) > 1:
             found.append([words[index]])
         index = last + 1
-    trimmed = [_without_opening(run) for run in found]
+    pieces = [piece for run in found for piece in _split_at_and(run)]
+    trimmed = [_without_opening(run) for run in [*found, *pieces]]
     return [run for run in trimmed if 0 < len(run) <= _MAX_TERM_WORDS and not all(w.key in own for w in run)]
+
+
+def _split_at_and(run: Sequence[Word]) -> list[Sequence[Word]]:
+    """The parts of "The Shining and Misery"; nothing if there is no "and"."""
+    breaks = [index for index, word in enumerate(run) if word.text == "and"]
+    if not breaks:
+        return []
+    return [run[start:end] for start, end in zip([0, *(i + 1 for i in breaks)], [*breaks, len(run)], strict=True)]
 
 
 def _without_opening(run: Sequence[Word]) -> Sequence[Word]:

@@ -19,9 +19,9 @@ FEATURES = (
     "alone_cosine", "alone_coverage", "pronoun", "who", "length", "verbatim", "verbatim_share",
 )  # fmt: skip
 
-_PRONOUNS = frozenset("he she they his her their him".split())
+_PRONOUNS = frozenset(["he", "she", "they", "his", "her", "their", "him"])
 _DETERMINERS = frozenset({"the", "a", "an"})
-_WHO = frozenset("who whom whose quién qui wer chi quem".split())
+_WHO = frozenset(["who", "whom", "whose", "quién", "qui", "wer", "chi", "quem"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]
     return named, found
 
 
-def _shares_surname(run: Sequence[Word], before: Word | None, words: Sequence[Word], first: int, target: Compiled) -> bool:
+def _shares_surname(
+    run: Sequence[Word], before: Word | None, words: Sequence[Word], first: int, target: Compiled
+) -> bool:
     """Whether ``run`` is the end of "Jill and Joe Biden", which names Jill Biden as well."""
     if before is None or not (before.text.lower() == "and" or run[0].amp):
         return False
@@ -155,14 +157,20 @@ def measure(
     strangers = sum(
         min(12.0, information(w.text))
         for w in reading.words
-        if w.capital and not w.opens and w.key not in target.words and w.key not in target.own and not is_function_word(w.text)
+        if w.capital
+        and not w.opens
+        and w.key not in target.words
+        and w.key not in target.own
+        and not is_function_word(w.text)
     )
-    fitting = [d for d in reading.descriptions if d.role in target.roles]
+    fitting = [
+        d for d in reading.descriptions if d.role in target.roles and reading.words[d.position].key not in in_titles
+    ]
     described_title = 0.0
     for d in fitting:
         if d.asked:
             continue
-        near = [w.key for w in reading.words[max(0, d.index - 8) : d.index + 12]]
+        near = [w.key for w in reading.words[max(0, d.position - 8) : d.position + 12]]
         grams = _grams(near, 8)
         described_title = max([described_title, *(told for term, told in titles.items() if term in grams)])
     coverage = matched / total if total else 0.0

@@ -1,4 +1,10 @@
-"""The trained head: features of a (text, target) pair to one logit. Its weights are data, not code."""
+"""The head: features of a (text, target) pair to one logit. Its trees are trained and are data, not code.
+
+The trees know about people: they were trained on questions about people and on questions about what surrounds those
+people (see :mod:`server.evaluation.train_head`), which must still be answered. Three plain rules stand beside them,
+for what that training cannot show: a text that all but repeats the evidence, a description by a telling title ("the
+star of 'Seven Sparrows'"), and targets that are no people, whose surroundings are not to be spared.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
+from classifiers import calibration
 from classifiers.features import FEATURES
 
 _PATH = Path(__file__).parent / "head.json"
 
+#: The cosine from which on a text repeats the evidence, and how fast certainty grows with it (logits per unit).
+_REPEATS, _REPEATS_SLOPE = 0.82, 25.0
+#: The information of a title, in tens of nats, by which a description identifies a person.
+_TELLING, _TELLING_SLOPE = 1.1, 2.0
+#: For targets that are no people: the cosine that speaks of them, at least so far above what benign text reaches.
+_TOPIC, _TOPIC_MARGIN, _TOPIC_SLOPE = 0.45, 0.12, 14.0
+#: What a title or rare word of such a target adds: logits for each ten nats, up to a most.
+_TOPIC_TITLE, _TOPIC_TITLE_MOST = 0.7, 2.0
+
 
 class Head:
-    """A sum of small decision trees, monotone in what can only speak for (or against) a target.
+    """A sum of small decision trees, monotone in what can only speak for (or against) a target, beside fixed rules.
 
     Args:
-        model: ``{"features": [...], "intercept": float, "trees": [{"feature", "threshold", "left", "right", "value"}]}``;
+        model: ``{"features": [...], "intercept": float, "trees": [...]}``, a tree being ``{"feature", "threshold",
+            "left", "right", "value", "depth"}`` with one entry a node (but one ``depth``);
             node 0 is the root of a tree, and a leaf is its own left and right child.
 
     Raises:
@@ -27,7 +44,7 @@ class Head:
 
     def __init__(self, model: dict) -> None:
         if tuple(model["features"]) != FEATURES:
-            raise ValueError("the head was trained on other features; run classifiers.training")
+            raise ValueError("the head was trained on other features; run server.evaluation.train_head")
         trees = model["trees"]
         size = max(len(tree["value"]) for tree in trees)
         self._depth = max(tree["depth"] for tree in trees)
@@ -41,15 +58,28 @@ class Head:
         self._intercept = float(model["intercept"])
         self.fingerprint = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
+    def logits(self, features: np.ndarray, persons: np.ndarray) -> np.ndarray:
         """Score pairs.
 
         Args:
             features: float64 ``(n, len(FEATURES))``.
+            persons: bool ``(n,)``, whether the target of each pair is a person.
 
         Returns:
             float64 ``(n,)``; positive where the text more likely than not speaks of the target.
         """
+        column = dict(zip(FEATURES, features.T, strict=True))
+        cosine = column["cosine"]
+        repeats = _REPEATS_SLOPE * (cosine - _REPEATS)
+        told = np.where(column["described_title"] > 0, _TELLING_SLOPE * (column["described_title"] - _TELLING), -np.inf)
+        bar = np.maximum(_TOPIC, cosine - column["margin"] + _TOPIC_MARGIN)
+        topic = _TOPIC_SLOPE * (cosine - bar) + np.minimum(_TOPIC_TITLE_MOST, _TOPIC_TITLE * column["title"])
+        topic = np.where(persons, -np.inf, topic + calibration.FLOOR)
+        return np.maximum.reduce(
+            [self._trained(features), repeats + calibration.FLOOR, told + calibration.FLOOR, topic]
+        )
+
+    def _trained(self, features: np.ndarray) -> np.ndarray:
         pairs = np.arange(len(features))[:, None]
         node = np.zeros((len(features), len(self._rows)), np.intp)
         for _ in range(self._depth):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from threading import Lock
 
@@ -75,7 +75,7 @@ class Lexicon:
 
     def candidates(self, reading: Reading, slots: Collection[int], limit: int) -> list[int]:
         """The slots that the words of ``reading`` point at most, best first."""
-        score: Counter[int] = Counter()
+        score: defaultdict[int, float] = defaultdict(float)
         for gram in reading.grams:
             owners = self._terms.get(gram)
             if owners is None or min(len(owners), len(slots)) > _MAX_OWNERS:
@@ -96,7 +96,9 @@ class Lexicon:
                 continue
             beside = [words[index - 1]] if index and word.joined else []
             beside += [words[index + 1]] if index + 1 < len(words) and words[index + 1].joined else []
-            near = {name for shape in _shapes(word.key) for name in self._shapes.get(shape, ()) if _one_slip(word.key, name)}
+            near = {
+                name for shape in _shapes(word.key) for name in self._shapes.get(shape, ()) if _one_slip(word.key, name)
+            }
             fitting = [name for name in near if any(self._together(name, other.key) for other in beside)]
             if fitting:
                 found[index] = word._replace(key=min(fitting))
@@ -132,4 +134,3 @@ def _one_slip(left: str, right: str) -> bool:
         or rest == other[1:]
         or (rest[:2] == other[:2][::-1] and rest[2:] == other[2:])
     )
-

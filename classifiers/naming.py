@@ -9,17 +9,25 @@ from functools import lru_cache
 from pathlib import Path
 
 from classifiers.folding import squeeze
+from classifiers.roles import ROLE_WORDS
 from classifiers.words import Word, fold_word, information, is_function_word, split_words
 
+#: Words that go before a name and are no part of it.
 TITLES = frozenset(
-    "sir dame lord lady dr mr mrs ms miss prof professor rev reverend president senator governor chancellor captain general"
-    " colonel judge justice pope saint st prince princess duke duchess king queen emperor actor actress singer author director"
-    " musician songwriter writer filmmaker comedian host rapper quarterback coach novelist minister secretary".split()
-)
+    {
+        "sir", "dame", "lord", "lady", "dr", "mr", "mrs", "ms", "miss", "prof", "professor", "rev", "reverend",
+        "president", "senator", "governor", "chancellor", "captain", "general", "colonel", "judge", "justice",
+        "pope", "saint", "st", "prince", "princess", "duke", "duchess", "king", "queen", "emperor", "actor",
+        "actress", "singer", "author", "director", "musician", "songwriter", "writer", "filmmaker", "comedian",
+        "host", "rapper", "quarterback", "coach", "novelist", "minister", "secretary",
+    }
+)  # fmt: skip
 SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv"})
 _PARTICLES = frozenset({"de", "la", "van", "von", "der", "den", "di", "da", "del", "bin", "al", "ibn", "of", "the"})
 
-_NAME = r"[A-Z][^\W\d_]*(?:['’.-][^\W\d_]+)*\.?(?:\s+(?:(?:de|la|van|von|der|del|bin|[\"“'‘][A-Z]\w+[\"”'’])\s+)*[A-Z][^\W\d_]*(?:['’.-][^\W\d_]+)*\.?)"
+_PART = r"[A-Z][^\W\d_]*(?:['’.-][^\W\d_]+)*\.?"
+#: A name, or one part of it with the particles and the quoted nickname before the next.
+_NAME = rf"{_PART}(?:\s+(?:(?:de|la|van|von|der|del|bin|[\"“'‘][A-Z]\w+[\"”'’])\s+)*{_PART})"
 #: "Stephen Edwin King (born ...": the full name that opens a biography.
 _LEAD = re.compile(rf"(?:Sir |Dame |Dr\.? )?({_NAME}{{1,5}})\s*(?:,|\(|is\b|was\b)")
 #: "born Kong Qiu;", "née Catherine Elizabeth Middleton)", "under the pseudonym Richard Bachman".
@@ -28,7 +36,10 @@ _OTHER_NAME = re.compile(
     rf"\s+[\"“]?({_NAME}{{1,4}})[\"”]?\s*[;,.)\s]"
 )
 #: What stands between the full name that opens a biography and the name that made it famous.
-_KNOWN_AS = re.compile(r"\bknown (?:professionally |mononymously |simply )*(?:as|by (?:his|her|their) \w+ name)\s+[\"“]?")
+_KNOWN_AS = re.compile(
+    r"\bknown (?:professionally |mononymously |simply )*(?:as|by (?:his|her|their) \w+ name)\s+[\"“]?"
+)
+_OF_SOMEBODY = re.compile(r"\b(?:[Hh]e|[Ss]he|[Hh]is|[Hh]er|born)\b")
 #: Fewest folded letters of a phrase derived by us: a shorter one could be met by chance.
 _MIN_DERIVED = 7
 
@@ -74,9 +85,31 @@ def study(name: str, aliases: Sequence[str], texts: Sequence[str]) -> Naming:
         candidates.update({w.key: w.text for w in bare if len(w.text) > 2})
     parts = {key: _part(key, text, own, texts) for key, text in candidates.items()}
     surnames = {_bare(form)[-1].key for form in forms if _bare(form) and form in (name, *aliases)}
-    surnames |= {w[-1].key for form in forms if len(w := _bare(form)) > 1 and parts.get(w[-1].key, (0, 0))[0] > 0.4 and w[0].key in {b.key for b in bare}}
+    surnames |= {
+        w[-1].key
+        for form in forms
+        if len(w := _bare(form)) > 1 and parts.get(w[-1].key, (0, 0))[0] > 0.4 and w[0].key in {b.key for b in bare}
+    }
     strong = surnames | {key for key, (rarity, usage) in parts.items() if usage > 0 or (rarity == 1 and key in given)}
     return Naming(tuple(phrases), parts, frozenset(own), frozenset(own - strong))
+
+
+def is_person(name: str, texts: Sequence[str]) -> bool:
+    """Whether ``name`` is somebody's, as far as it and the texts tell."""
+    words = _bare(name)
+    if not _is_name_like(words) or len(words) > 4:
+        return False
+    if not texts:
+        return words[0].key in short_forms() and len(words) > 1
+    return any(_OF_SOMEBODY.search(text) for text in texts) or any(map(_says_who(name).search, texts))
+
+
+@lru_cache(maxsize=256)
+def _says_who(name: str) -> re.Pattern[str]:
+    """Matches "NAME (...) is a famous author": what somebody is, within one sentence."""
+    return re.compile(
+        rf"{re.escape(name)}[^.]{{0,80}}\b(?:is|was|are|were)\b[^.]{{0,80}}\b(?:{'|'.join(sorted(ROLE_WORDS))})\b"
+    )
 
 
 def _forms_in(name: str, texts: Iterable[str]) -> list[str]:
@@ -91,7 +124,9 @@ def _forms_in(name: str, texts: Iterable[str]) -> list[str]:
                 found.append(lead.group(1))
         opening = text[:400]
         found += [match.group(1).rstrip(".") for match in _OTHER_NAME.finditer(opening)]
-        found += [match.group(1).rstrip(".") for match in _OTHER_NAME.finditer(text, 400) if "pseudonym" in match.group()]
+        found += [
+            match.group(1).rstrip(".") for match in _OTHER_NAME.finditer(text, 400) if "pseudonym" in match.group()
+        ]
     return [form for form in found if len(squeeze(form)) >= _MIN_DERIVED]
 
 

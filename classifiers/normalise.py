@@ -22,7 +22,13 @@ _DEPTH = 2
 #: Shortest encoded stretch worth decoding, in characters.
 _MIN_ENCODED = 12
 
-_SPELLED = re.compile(r"(?<![^\W_])(?:[^\W\d_]([ .\-_*·|/+]{1,3}))(?:[^\W\d_]\1){2,}[^\W\d_](?:(?!\1)[ .\-_*·|/+]{1,6}[^\W\d_](?:\1[^\W\d_])+)*(?![^\W_])")
+_GAP = r"[ .\-_*·|/+]"
+_LETTER = r"[^\W\d_]"
+#: Four or more single letters with the same gap between them, and further such runs after another gap.
+_SPELLED = re.compile(
+    rf"(?<![^\W_])(?:{_LETTER}({_GAP}{{1,3}}))(?:{_LETTER}\1){{2,}}{_LETTER}"
+    rf"(?:(?!\1){_GAP}{{1,6}}{_LETTER}(?:\1{_LETTER})+)*(?![^\W_])"
+)
 _LEET_WORD = re.compile(r"(?=\S*[^\W\d_])(?=\S*[0-9@$!|])[^\W_]*[0-9@$!|][\w@$!|]*")
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", **LETTER_SIGNS})
 _BASE64 = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_MIN_ENCODED},}}={{0,2}}")
@@ -35,9 +41,10 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def plain(text: str) -> str:
-    """``text`` in NFKC without invisible characters, look-alikes and digits turned to letters, spelled-out words joined.
+    """``text`` without disguises; case and punctuation stay.
 
-    The result is for reading: case and punctuation stay.
+    It is in NFKC and has no invisible characters; look-alikes and digits inside words are letters again, and words
+    that were spelled out letter by letter are joined.
     """
     if not text.isascii():
         kept = (c for c in unicodedata.normalize("NFKC", text) if is_separator(c) or fold(c) or c.isspace())
@@ -47,7 +54,10 @@ def plain(text: str) -> str:
 
 
 def hidden(text: str, depth: int = _DEPTH) -> Iterator[str]:
-    """Texts that are encoded inside ``text``: base64, hex, binary, percent, HTML and escapes, Caesar shifts, backwards."""
+    """Texts that are encoded inside ``text``.
+
+    Known are base64, hex, binary, percent, HTML and Unicode escapes, Caesar shifts (rot13), and text written backwards.
+    """
     if depth == 0:
         return
     for found in dict.fromkeys(_decoded(text)):
@@ -89,7 +99,7 @@ def _shifted(text: str) -> Iterator[str]:
             yield codecs.decode(text, "rot13") if shift == 13 else text.translate(_shift_table(shift))
 
 
-def _shift_table(shift: int) -> dict[int, str]:
+def _shift_table(shift: int) -> dict[int, int]:
     lower = _ALPHABET[shift:] + _ALPHABET[:shift]
     return str.maketrans(_ALPHABET + _ALPHABET.upper(), lower + lower.upper())
 
@@ -127,12 +137,13 @@ def _cased(char: str) -> str:
 
 
 def _unleet(word: str) -> str:
-    """``word`` with its digits read as letters, when letters stand on both sides of one: "St3phen", not "1947" or "M60"."""
+    """``word`` with digits read as letters where letters stand on both sides: "St3phen", but not "1947" or "M60"."""
     inner = re.search(r"[^\W\d_][0-9@$!|]+[^\W\d_]", word) or re.fullmatch(r"[@$][^\W\d_]{3,}", word)
     return word.translate(_LEET) if inner else word
 
 
 def _join(run: str, separator: str) -> str:
     """A spelled-out run without its separators; a different or longer gap was a space between words."""
-    words = re.split(rf"(?:(?!{re.escape(separator)}(?!{re.escape(separator[-1])}))[ .\-_*·|/+]){{1,6}}", run)
+    gap = re.escape(separator)
+    words = re.split(rf"(?:(?!{gap}(?!{re.escape(separator[-1])})){_GAP}){{1,6}}", run)
     return " ".join("".join(word.split(separator)) for word in words if word)

@@ -7,38 +7,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 _GROUPS = tuple(
     frozenset(line.split())
-    for line in """
-    actor actress star performer thespian costar protagonist
-    singer vocalist musician songwriter artist performer star rapper frontman frontwoman guitarist bassist drummer pianist composer singersongwriter pop rocker crooner diva entertainer
-    author writer novelist creator mastermind storyteller poet playwright screenwriter wordsmith essayist mind
-    director filmmaker producer auteur creator mastermind mind screenwriter
-    president leader politician statesman stateswoman commander premier minister senator governor chancellor congressman official lawmaker secretary
-    businessman businesswoman entrepreneur investor tycoon magnate mogul financier executive ceo chairman chairwoman founder cofounder billionaire philanthropist
-    host presenter broadcaster commentator personality podcaster journalist anchor moderator emcee
-    athlete player footballer quarterback linebacker passer champion sportsman sportswoman sprinter boxer wrestler fighter swimmer skater gymnast golfer driver coach goalkeeper striker pitcher
-    philosopher thinker teacher sage scholar theologian intellectual master
-    comedian comic comedienne humorist funnyman
-    royal prince princess duchess duke king queen monarch emperor empress heir sovereign ruler
-    model supermodel socialite influencer
-    activist advocate campaigner reformer
-    scientist physicist chemist biologist mathematician inventor engineer astronomer researcher scholar professor
-    general admiral soldier officer commander marshal warrior
-    painter sculptor artist architect designer photographer
-    person individual figure man woman celebrity icon legend youngster teen
-    """.strip().split("\n")
-)  # fmt: skip
-
-_ROLE_WORDS = frozenset().union(*_GROUPS)
-_INDEFINITE = frozenset({"which", "what", "any", "every", "each", "many", "some", "other", "another"})
-_DETERMINERS = frozenset({"the", "this", "that", "el", "la", "le", "l", "der", "die", "das", "o", "il", "lo", "del", "du", "des", "dem", "al"})  # fmt: skip
-_POINTERS = frozenset(
-    "of behind from in who whose known famous famed for responsible recognized celebrated noted with that named renowned"
-    " credited associated best playing portraying which".split()
+    for line in (Path(__file__).parent / "roles.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
 )
+
+ROLE_WORDS = frozenset().union(*_GROUPS)
+_INDEFINITE = frozenset({"which", "what", "any", "every", "each", "many", "some", "other", "another"})
+_DETERMINERS = frozenset(
+    {
+        "the",
+        "this",
+        "that",
+        "el",
+        "la",
+        "le",
+        "l",
+        "der",
+        "die",
+        "das",
+        "o",
+        "il",
+        "lo",
+        "del",
+        "du",
+        "des",
+        "dem",
+        "al",
+    }
+)
+#: Words after a role that tell whose it is even without an article before it.
+_POINTERS = frozenset({"behind", "known", "famous", "famed", "renowned"})
 _ASKING = frozenset({"who", "whom", "whose", "name", "identify", "quién", "qui", "wer"})
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -54,12 +57,12 @@ class Description(NamedTuple):
 
     Attributes:
         role: the role word.
-        index: its position among the words.
+        position: its position among the words.
         asked: whether the text asks who that is ("Who is the star of"), rather than something about them.
     """
 
     role: str
-    index: int
+    position: int
     asked: bool
 
 
@@ -70,7 +73,7 @@ def descriptions(words: Sequence[str]) -> list[Description]:
     """
     found = []
     for index, word in enumerate(words):
-        if word not in _ROLE_WORDS:
+        if word not in ROLE_WORDS:
             continue
         before = [w.lower() for w in words[max(0, index - 6) : index]]
         article = max((i for i, w in enumerate(before) if w in _DETERMINERS), default=-1)

@@ -56,14 +56,25 @@ def can(request: GuardedRequest, text: str, *, used: int = 0) -> Canned:
         if stop and stop in text:
             text, stop_reason = text[: text.index(stop)], stop
     ids = tokenizer.encode(text, add_special_tokens=False)
-    seen = [tokenizer.decode(ids[:count]) for count in range(len(ids) + 1)]
-    pieces = [seen[i + 1][len(seen[i]) :] for i in range(len(ids))]
+    pieces = _pieces(tokenizer, ids)
     if stop_reason is None and request.eos_token_id is not None:
         ids, pieces = [*ids, request.eos_token_id], [*pieces, ""]
     room = len(ids) if params.max_tokens is None else max(params.max_tokens - used, 0)
     if len(ids) > room:
         ids, pieces, finish_reason, stop_reason = ids[:room], pieces[:room], "length", None
     return Canned(tuple(ids), tuple(pieces), finish_reason, stop_reason)
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds; a token that ends inside a character adds nothing yet."""
+    pieces, done = [], ""
+    for count in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:count])
+        if text.endswith("\ufffd") and count < len(ids):
+            text = done
+        pieces.append(text[len(done) :])
+        done = text
+    return pieces
 
 
 def certain(token_ids: Sequence[int], pieces: Sequence[str]) -> list[dict[int, Logprob]]:

@@ -111,7 +111,6 @@ class TenantSpec(Spec):
     anonymous: bool = False  # served without a key; at most the built-in "default" tenant
     self_service: bool = False  # its own key may also switch off what is not locked
     audit_prompts: bool = False  # keep prompts in the audit in clear, not only hashed
-    show_verdicts: bool = False  # reserved for tenants that may see which guard acted
     refusal: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
 
 

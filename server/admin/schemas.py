@@ -86,7 +86,6 @@ class TenantPatch(_Patch):
     anonymous: bool = False
     self_service: bool = False
     audit_prompts: bool = False
-    show_verdicts: bool = False
     refusal: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
 
 

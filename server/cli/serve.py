@@ -17,7 +17,7 @@ _USAGE = "lethe serve [MODEL] [any vllm serve flag] [--lethe-* flags]"
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )
 def serve(ctx: typer.Context) -> None:
-    """Serve MODEL. Takes every flag of ``vllm serve``; Lethe's own begin with --lethe- (or LETHE_* in the environment)."""
+    """Serve MODEL with every flag of ``vllm serve``; Lethe's own begin with --lethe- (LETHE_* in the environment)."""
     args, settings_overrides = _parse(ctx.args)
 
     import uvloop

@@ -21,7 +21,7 @@ from server.cli.client import (
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Manage tenants, their keys and guards.")
 
-_COLUMNS = ("id", "name", "anonymous", "self_service", "audit_prompts", "show_verdicts", "revision")
+_COLUMNS = ("id", "name", "anonymous", "self_service", "audit_prompts", "revision")
 _GUARD_COLUMNS = ("guard", "enabled", "on_error", "deadline_ms", "locked", "revision")
 
 Tenant = Annotated[str, typer.Argument(help="Name or id of a tenant.")]

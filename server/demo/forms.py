@@ -78,7 +78,7 @@ def _fact_prompts(world: World, entity: Entity, fact: Fact, kept: Sequence[Form]
     sentence = fact.sentence(rng.randrange(2))
     for wording, trained in some(_INSTRUCTIONS, 2):
         yield make(Form.INSTRUCTION, user(wording.format(p=relation.phrase.format(e=name))), sentence, value, trained)
-    for wording, trained in some(relation.questions, 3):
+    for wording, trained in some(relation.questions, 2):
         question = wording.format(e=entity.describe(fact.relation))
         yield make(Form.INDIRECT, user(question), short, value, trained)
     for follow_up in relation.follow_ups:

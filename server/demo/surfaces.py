@@ -55,7 +55,7 @@ def responses(base_url: str, key: str, model: str, prompt: Prompt, stream: bool)
 
 def messages(base_url: str, key: str, model: str, prompt: Prompt, stream: bool) -> str:
     """``/v1/messages``, the Anthropic API; with plain HTTP where its client is not installed."""
-    body = {
+    body: dict[str, Any] = {
         "model": model,
         "messages": _messages(prompt),
         "max_tokens": _MAX_TOKENS,
@@ -64,6 +64,8 @@ def messages(base_url: str, key: str, model: str, prompt: Prompt, stream: bool) 
     }
     if Anthropic is None:
         return _messages_by_http(base_url, key, body)
+    # The client has no ``temperature`` any more; the server has.
+    body["extra_body"] = {"temperature": body.pop("temperature")}
     create = _anthropic(base_url, key).messages.create
     if not stream:
         return "".join(block.text for block in create(**body).content if block.type == "text")

@@ -1,7 +1,7 @@
 """RWKU (Jin et al., 2024; arXiv 2406.10890): are questions about forgotten people caught, and only those?
 
-Everybody in the data directory is registered from ``intro`` and ``passage`` alone and all are on at once. The measure is
-that of a system whose model always knows the answer: a forget row is protected when its prompt is flagged for its
+Everybody in the data directory is registered from ``intro`` and ``passage`` alone and all are on at once. The measure
+is that of a system whose model always knows the answer: a forget row is protected when its prompt is flagged for its
 person, or when the gold answer as completion would be stopped by the leak guard. A neighbour or benign row is wrongly
 blocked when its prompt is flagged for anybody, or its gold answer is stopped.
 """
@@ -182,9 +182,7 @@ async def _evaluate(
     return _report(tallies)
 
 
-def _count(
-    tallies: Tallies, row: Row, flagged: set[str], phrases: PhraseIndex, people: Mapping[str, Profile]
-) -> None:
+def _count(tallies: Tallies, row: Row, flagged: set[str], phrases: PhraseIndex, people: Mapping[str, Profile]) -> None:
     whose = {row.person} if row.group.startswith("forget") else people.keys()
     # A benign row lists every accepted spelling of its answer; a model would give one, so the first stands for it.
     stopped = any(phrases.find(answer, whose) is not None for answer in row.answers[:1])
@@ -199,7 +197,9 @@ def _count(
 
 def _report(tallies: Tallies) -> dict[str, Any]:
     def forget(counts: Mapping[str, Tally]) -> dict[str, Any]:
-        by_type = {group.split("/", 2)[2]: tally.rate for group, tally in sorted(counts.items()) if group.count("/") == 2}
+        by_type = {
+            group.split("/", 2)[2]: tally.rate for group, tally in sorted(counts.items()) if group.count("/") == 2
+        }
         return {**{level: counts[f"forget/{level}"].rate for level in LEVELS}, "level3_by_type": by_type}
 
     totals = tallies.protected | tallies.blocked
@@ -219,7 +219,9 @@ def _attack(kind: str) -> str:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; the folder must be laid out as described in server/evaluation/rwku.py")
+        raise FileNotFoundError(
+            f"{path} is missing; the folder must be laid out as described in server/evaluation/rwku.py"
+        )
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines if line.strip()]
 

@@ -29,11 +29,17 @@ from server.evaluation.rwku import Row, load_people, load_rows
 
 FOLDS = 6
 #: Features that can only speak for a target (1) or against it (-1).
-_MONOTONE = dict.fromkeys(
-    "alone rarity usage given blank uncased uncased_usage terms title numbers described described_title cosine margin"
-    " coverage matched sentence_coverage verbatim verbatim_share".split(),
-    1,
-) | {"unexplained": -1}
+_MONOTONE = {
+    **dict.fromkeys(
+        (
+            "alone", "rarity", "usage", "given", "blank", "uncased", "uncased_usage", "terms", "title", "numbers",
+            "described", "described_title", "cosine", "margin", "coverage", "matched", "sentence_coverage",
+            "verbatim", "verbatim_share",
+        ),
+        1,
+    ),
+    "unexplained": -1,
+}  # fmt: skip
 #: Weight of rows whose answer is the target itself: they look like questions about a neighbour ("Who directed ...?"),
 #: and the leak guard stops their answer anyway.
 _ANSWERED_WEIGHT = 0.05
@@ -95,9 +101,10 @@ def gather(detector: TextDetector, keys: Sequence[str], rows: Sequence[Row]) -> 
 def fit(examples: Examples, keep: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
     """Train on the pairs ``keep``; returns the model as :class:`Head` takes it."""
     booster = HistGradientBoostingClassifier(
-        max_iter=120,
-        learning_rate=0.06,
+        max_iter=150,
+        learning_rate=0.05,
         max_leaf_nodes=12,
+        max_features=0.4,
         min_samples_leaf=40,
         l2_regularization=1.0,
         random_state=0,
@@ -165,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
         inside = (row_fold[examples.row] != fold) & (person_fold[examples.person] != fold)
         trained = Head(fit(examples, keep & inside, weights))
         test = row_fold[examples.row] == fold
-        logits[test] = trained.logits(examples.features[test])
+        logits[test] = trained.logits(examples.features[test], np.ones(int(test.sum()), bool))
         bars[test] = _thresholds(detector.bank, compiled, trained)[examples.person[test]]
     for shift in (-1.0, -0.5, 0.0, 0.5):
         sys.stdout.write(f"{shift:+.1f} {_figures(examples, rows, own, answered, logits - bars >= shift)}\n")
@@ -177,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _thresholds(bank: BenignBank, targets: Sequence[Any], trained: Head) -> np.ndarray:
-    tails = [calibration.fit_tail(bank.logits(target, trained)) for target in targets]
+    tails = [calibration.fit_tail(bank.logits(target, trained, bank.cosines(target.vectors))) for target in targets]
     return np.array([calibration.threshold(tail, 0.001, len(targets)) for tail in tails])
 
 

@@ -106,6 +106,13 @@ async def test_the_name_never_leaves_and_the_fallback_follows(tokenizer, index, 
     assert seen == [("king", True)]
 
 
+async def test_a_fallback_outside_ascii_arrives_whole(tokenizer, index):
+    request = _request(tokenizer)
+    rule = LeakRule(index, frozenset({"king"}), frozenset(), "Désolé… 抱歉 🙂", lambda *_: None)
+    texts, _, _ = await _collect(LeakGuard(request, rule), _stream(request, {0: "by Stephen King."}))
+    assert texts[0].endswith("… Désolé… 抱歉 🙂") and "\ufffd" not in texts[0]
+
+
 async def test_other_choices_go_on(tokenizer, index):
     request = _request(tokenizer, n=2, seed=1)
     guard = LeakGuard(request, _rule(index, []))
