@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,8 @@ class BenignBank:
     def logits(self, target: Compiled, head: Head, cosines: np.ndarray) -> np.ndarray:
         """The logits that the prompts get for ``target``, float64 ``(prompts,)``.
 
-        ``cosines`` are those of :meth:`cosines` to its evidence. Prompts that name it are left out, and those that were not scored because they are far from it get -inf.
+        Prompts that name it are left out, and those that were not scored because they are far from it get -inf.
+        ``cosines`` are those of :meth:`cosines` to its evidence.
         """
         evidence = len(target.evidence) - target.retain
         forget = target.vectors[:evidence].astype(np.float32)
@@ -94,9 +97,14 @@ class BenignBank:
         return np.delete(scores, sorted(named))
 
 
+def digest(texts: Iterable[str]) -> str:
+    """A short name for a list of texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
 def _cached(passages: list[str], encoder: SentenceEncoder) -> np.ndarray:
     """Embeddings of ``passages``, float32, from the user's cache where they are there."""
-    path = Path(user_cache_dir("lethe")) / f"benign-{encoder.fingerprint}.npy"
+    path = Path(user_cache_dir("lethe")) / f"benign-{encoder.fingerprint}-{digest(passages)}.npy"
     try:
         vectors = np.load(path, allow_pickle=False)
         if vectors.shape == (len(passages), encoder.dimension):

@@ -21,7 +21,7 @@ import numpy as np
 _TAIL = 0.02
 #: A threshold is never put outside of these logits. Below, a text more likely than not speaks of something else; above,
 #: it speaks of the target, and the benign prompts that score so high do too ("a recipe for pancakes" and cooking).
-FLOOR, CEILING = -0.8, -0.2
+FLOOR, CEILING = -1.0, -0.4
 
 
 def fit_tail(logits: np.ndarray) -> tuple[float, float]:

@@ -67,7 +67,7 @@ class Compiled:
             with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
                 header, vectors = json.loads(arrays["header"].tobytes()), arrays["vectors"]
             return cls(**{name: _HEADER[name](header[name]) for name in _HEADER}, vectors=vectors)
-        except (OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError("not a compiled target") from error
 
 

@@ -11,13 +11,11 @@ from classifiers.bank import BenignBank
 from classifiers.calibration import fit_tail
 from classifiers.compiled import Compiled
 from classifiers.encoder import SentenceEncoder
-from classifiers.facts import extract
+from classifiers.facts import MAX_EVIDENCE, MAX_TEXT, extract, within
 from classifiers.head import Head
 from classifiers.naming import is_person, study
 from classifiers.profile import Profile
 
-#: Most evidence sentences per target; from longer documents they are taken at even distances.
-MAX_EVIDENCE = 256
 #: The quantile of benign cosines that a target's similarity is compared with.
 _BASELINE = 0.99
 
@@ -25,10 +23,10 @@ _BASELINE = 0.99
 def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank, head: Head) -> Compiled:
     """Compile one target; deterministic. Costs one pass over its texts and one encoding of its evidence."""
     texts = [text for text in (profile.description, *profile.documents) if text.strip()]
-    naming = study(profile.name, profile.aliases, texts)
-    facts = extract(naming, texts, MAX_EVIDENCE)
+    naming = study(profile.name, profile.aliases, list(within(texts, MAX_TEXT)))
+    facts = extract(naming, texts)
     person = is_person(profile.name, texts)
-    examples = [_joined(example) for example in profile.forget_examples]
+    examples = [_joined(example) for example in profile.forget_examples][:MAX_EVIDENCE]
     evidence = list(dict.fromkeys([*facts.evidence, *examples])) or [profile.name, *profile.aliases]
     if not person:
         evidence = [profile.name, *evidence]

@@ -22,34 +22,37 @@ from threading import Lock
 import numpy as np
 
 from classifiers import calibration
-from classifiers.bank import BenignBank
+from classifiers.bank import BenignBank, digest
+from classifiers.benign import prompts
 from classifiers.compiled import Compiled
 from classifiers.compiler import compile_profile
 from classifiers.encoder import SentenceEncoder
-from classifiers.features import FEATURES, Reading, measure, mentions
+from classifiers.features import FEATURES, Reading
 from classifiers.head import Head, shipped
 from classifiers.index import EvidenceIndex
 from classifiers.lexicon import Lexicon
+from classifiers.matching import Pair, Slot, View, compare
 from classifiers.normalise import hidden, plain
 from classifiers.phrase_index import Match
 from classifiers.profile import Profile
+from classifiers.results import Hit, Scan
 from classifiers.windows import Window, split
 from classifiers.words import split_words
 
 logger = logging.getLogger(__name__)
 
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "1"
+_ALGORITHM = "3"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.
-_BY_WORDS, _BY_ROWS = 12, 24
+_BY_WORDS, _BY_ROWS = 12, 6
+#: Evidence rows looked up for each passage; several may belong to one target.
+_ROWS = 24
 #: Windows judged before other requests get a turn on the event loop.
 _TURN = 8
 #: Longest window shown to people, in characters.
 _SHOWN = 240
-#: The cosine that stands for "unknown" when only the lexicon judges; ordinary for unrelated text.
-_UNKNOWN_COSINE = 0.1
 #: Who the self-test looks for, with two texts that speak of her and one that does not.
 PROBE = Profile(
     "self-test@1",
@@ -60,79 +63,6 @@ NAMED = "Please tell me everything about ada testwell."
 DESCRIBED = "In which year did the lighthouse keeper from Port Ellery invent the folding telescope?"
 UNRELATED = "How long do I bake sourdough bread?"
 _NAME_FEATURES = slice(FEATURES.index("alone"), FEATURES.index("uncased_usage") + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One target seen in one conversation; flagged when ``score >= threshold``, both in [0, 1].
-
-    Attributes:
-        key: the target revision.
-        guard: what contributed most, "lexicon" or "semantic".
-        score: 1 for a name, else the probability that the text speaks of the target.
-        threshold: the target's calibrated threshold, or the one asked for.
-        window: the stretch of text that decided, shortened.
-        evidence: what of the target it matched.
-    """
-
-    key: str
-    guard: str
-    score: float
-    threshold: float
-    window: str
-    evidence: str
-
-    @property
-    def flagged(self) -> bool:
-        """Whether the score reaches the threshold."""
-        return self.score >= self.threshold
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """The outcome of one scan.
-
-    Attributes:
-        hits: every target that scored at least half its threshold, best first.
-        unavailable: the guards that could not judge.
-        unscanned: characters beyond the budget.
-    """
-
-    hits: tuple[Hit, ...] = ()
-    unavailable: tuple[str, ...] = ()
-    unscanned: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Slot:
-    """A target in the indexes. Lives as long as the detector or a view refers to it, and so do its index entries."""
-
-    number: int
-    target: Compiled
-    sentences: tuple[tuple[str, ...], ...]  # word keys of each evidence sentence
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """The targets that one tenant may match. Immutable; stays valid when targets are discarded."""
-
-    slots: Mapping[int, _Slot]
-    names: frozenset[str]  # the slots' numbers as the phrase index spells them
-    rows: np.ndarray  # bitmap of their evidence rows
-
-    def __len__(self) -> int:
-        return len(self.slots)
-
-
-@dataclass(slots=True)
-class Pair:
-    """A window compared with a target."""
-
-    window: Window
-    slot: _Slot
-    named: bool
-    features: np.ndarray
-    evidence: str
 
 
 @dataclass(slots=True)
@@ -173,13 +103,13 @@ class TextDetector:
         self._head = head or shipped()
         self._lexicon = Lexicon()
         self._index = EvidenceIndex(self._encoder.dimension)
-        self._slots: dict[str, _Slot] = {}
+        self._slots: dict[str, Slot] = {}
         self._numbers = count()
         self._released: deque[tuple[int, Compiled]] = deque()  # slots nobody refers to any more
         self._lock = Lock()
         self._bank: BenignBank | None = None
         self._bank_lock = Lock()
-        identity = f"{self._encoder.fingerprint}:{self._head.fingerprint}:{_ALGORITHM}"
+        identity = f"{self._encoder.fingerprint}:{self._head.fingerprint}:{digest(prompts())}:{_ALGORITHM}"
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     @property
@@ -199,7 +129,7 @@ class TextDetector:
         sentences = tuple(tuple(word.key for word in split_words(text)) for text in compiled.evidence)
         with self._lock:
             self._sweep()
-            slot = _Slot(next(self._numbers), compiled, sentences)
+            slot = Slot(next(self._numbers), compiled, sentences)
             self._lexicon.add(slot.number, compiled)
             self._index.add(slot.number, compiled.vectors[: len(compiled.evidence) - compiled.retain])
             weakref.finalize(slot, self._released.append, (slot.number, compiled)).atexit = False
@@ -272,7 +202,7 @@ class TextDetector:
             vectors: float32 ``(passages of all windows, dimension)``; None when the encoder cannot judge.
             view: whose targets.
         """
-        near = [[] for _ in windows] if vectors is None else self._index.search(vectors, view.rows, _BY_ROWS)
+        near = [[] for _ in windows] if vectors is None else self._index.search(vectors, view.rows, _ROWS)
         found: list[Pair] = []
         start = 0
         for window in windows:
@@ -281,10 +211,10 @@ class TextDetector:
             reading = Reading.of(self._lexicon.corrected(split_words(window.text)))
             numbers = dict.fromkeys(self._lexicon.candidates(reading, view.slots.keys(), _BY_WORDS))
             if vectors is not None:
-                numbers |= dict.fromkeys(number for row in near[passages] for number in row[:_BY_WORDS])
+                numbers |= dict.fromkeys(number for row in near[passages] for number in row[:_BY_ROWS])
             slots = [slot for number in numbers if (slot := view.slots.get(number)) is not None]
             own = None if vectors is None else vectors[passages]
-            found += [_compare(window, reading, slot, own) for slot in slots]
+            found += [compare(window, reading, slot, own) for slot in slots]
         return found
 
     def self_test(self) -> Mapping[str, bool]:
@@ -362,24 +292,6 @@ class TextDetector:
             number, compiled = self._released.popleft()
             self._lexicon.remove(number, compiled)
             self._index.remove(number)
-
-
-def _compare(window: Window, reading: Reading, slot: _Slot, vectors: np.ndarray | None) -> Pair:
-    """Features of one window and one target; ``vectors`` are those of the window's passages."""
-    target = slot.target
-    named, part = mentions(reading, target)
-    cosine, evidence = _UNKNOWN_COSINE, ""
-    sentence: tuple[str, ...] = ()
-    boundary = len(target.evidence) - target.retain
-    if vectors is not None and boundary:
-        similar = vectors @ target.vectors.T.astype(np.float32)
-        column = int(similar[:, :boundary].max(axis=0).argmax())
-        cosine, sentence, evidence = float(similar[:, column].max()), slot.sentences[column], target.evidence[column]
-        if target.retain:
-            cosine -= max(0.0, float(similar[:, boundary:].max()) - cosine)
-    if max(part.values()) > 0 or named:
-        evidence = target.phrases[0] if target.phrases else evidence
-    return Pair(window, slot, named, measure(reading, target, part, cosine, sentence), evidence)
 
 
 def _around(text: str, match: Match) -> str:

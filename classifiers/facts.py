@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from classifiers.naming import Naming
 from classifiers.roles import roles_of
 from classifiers.windows import sentences
-from classifiers.words import Word, information, is_function_word, split_words
+from classifiers.words import LONGEST_TERM, Word, information, is_function_word, split_words
 
 #: Words that may stand inside a title without a capital: "The Silence of the Lambs".
 _CONNECTORS = frozenset(
     ["of", "the", "and", "in", "for", "a", "an", "to", "with", "on", "at", "by", "from", "is", "my", "de", "la", "du"]
 )
 _QUOTED = re.compile(r"[\"“]([^\"“”\n]{2,60})[\"”]|(?<!\w)['‘]([A-Z][^'‘’\n]{1,60})['’](?!\w)")
-_MAX_TERM_WORDS = 8
+#: How much text about a target is read for words and titles, in characters, and how many sentences become evidence.
+MAX_TEXT, MAX_EVIDENCE = 300_000, 256
+#: Where in a text it is said what somebody is: within its first two sentences and so many characters.
+_OPENING = 2_000
 #: The most that one title can tell, in nats; rarer ones are all certain.
 _MAX_INFORMATION = 30.0
 
@@ -38,24 +42,39 @@ class Facts:
     roles: frozenset[str]
 
 
-def extract(naming: Naming, texts: Iterable[str], limit: int) -> Facts:
-    """Gather the facts in ``texts``; at most ``limit`` sentences become evidence, the first ones first."""
-    evidence: dict[str, None] = {}
+def extract(naming: Naming, texts: Sequence[str]) -> Facts:
+    """Gather the facts in ``texts``, of which the first ``MAX_TEXT`` characters are read for words and titles.
+
+    At most ``MAX_EVIDENCE`` sentences become evidence, taken at even distances.
+    """
     terms: dict[str, float] = {}
     content: dict[str, float] = {}
-    opening: list[str] = []
-    for text in texts:
-        for number, sentence in enumerate(sentences(text)):
+    for text in within(texts, MAX_TEXT):
+        for sentence in sentences(text):
             words = split_words(sentence)
             for term in _terms(sentence, words, naming.own):
-                keys = [word.key for word in term]
-                terms[" ".join(keys)] = min(_MAX_INFORMATION, sum(_told(word) for word in term))
-            content.update({w.key: _told(w) for w in words if w.key not in naming.own and not is_function_word(w.text)})
-            if len(evidence) < limit:
-                evidence[without_name(sentence, words, naming.own)] = None
-            if number < 2:
-                opening.append(sentence)
-    return Facts(tuple(evidence), terms, content, roles_of(" ".join(opening)))
+                terms[" ".join(word.key for word in term)] = min(_MAX_INFORMATION, sum(_told(word) for word in term))
+            content.update({w.key: _told(w) for w in _content(words, naming.own)})
+    found = [sentence for text in texts for sentence in sentences(text)]
+    step = max(1, math.ceil(len(found) / MAX_EVIDENCE))
+    evidence = []
+    for sentence in found[::step]:
+        words = split_words(sentence)
+        if len(_content(words, naming.own)) > 1:
+            evidence.append(without_name(sentence, words, naming.own))
+    opening = " ".join(sentence for text in texts for sentence in sentences(text[:_OPENING])[:2])
+    return Facts(tuple(dict.fromkeys(evidence)), terms, content, roles_of(opening))
+
+
+def within(texts: Iterable[str], budget: int) -> Iterator[str]:
+    """The first ``budget`` characters of ``texts``, taken together."""
+    for text in texts:
+        yield text[:budget]
+        budget -= len(text[:budget])
+
+
+def _content(words: Iterable[Word], own: frozenset[str]) -> list[Word]:
+    return [word for word in words if word.key not in own and not is_function_word(word.text)]
 
 
 def without_name(sentence: str, words: Sequence[Word], own: frozenset[str]) -> str:
@@ -96,7 +115,7 @@ def _terms(sentence: str, words: Sequence[Word], own: frozenset[str]) -> list[Se
         index = last + 1
     pieces = [piece for run in found for piece in _split_at_and(run)]
     trimmed = [_without_opening(run) for run in [*found, *pieces]]
-    return [run for run in trimmed if 0 < len(run) <= _MAX_TERM_WORDS and not all(w.key in own for w in run)]
+    return [run for run in trimmed if 0 < len(run) <= LONGEST_TERM and not all(w.key in own for w in run)]
 
 
 def _split_at_and(run: Sequence[Word]) -> list[Sequence[Word]]:

@@ -10,7 +10,7 @@ import numpy as np
 from classifiers.compiled import Compiled
 from classifiers.naming import SUFFIXES, TITLES, name_runs, short_forms
 from classifiers.roles import Description, descriptions
-from classifiers.words import Word, information, is_function_word
+from classifiers.words import LONGEST_TERM, Word, information, is_function_word
 
 FEATURES = (
     "alone", "rarity", "usage", "given", "blank", "foreign", "uncased", "uncased_usage",
@@ -20,6 +20,7 @@ FEATURES = (
 )  # fmt: skip
 
 _PRONOUNS = frozenset(["he", "she", "they", "his", "her", "their", "him"])
+_DIGITS = frozenset("2689")
 _DETERMINERS = frozenset({"the", "a", "an"})
 _WHO = frozenset(["who", "whom", "whose", "quién", "qui", "wer", "chi", "quem"])
 
@@ -38,14 +39,14 @@ class Reading:
     who: bool
 
     @classmethod
-    def of(cls, words: Sequence[Word], longest: int = 8) -> Reading:
-        """Read ``words``; ``longest`` is the number of words of the longest term."""
+    def of(cls, words: Sequence[Word]) -> Reading:
+        """Read ``words``."""
         keys = [word.key for word in words]
         lower = [word.text.lower() for word in words]
         return cls(
             words=tuple(words),
             keys=frozenset(keys),
-            grams=frozenset(_grams(keys, longest)),
+            grams=frozenset(_grams(keys, LONGEST_TERM)),
             cased=any(w.capital and not w.opens for w in words) and not all(w.text.isupper() for w in words),
             content={w.key: information(w.text) for w in words if not is_function_word(w.text) and w.text != "_"},
             descriptions=tuple(descriptions([word.text for word in words])),
@@ -141,53 +142,79 @@ def measure(
         cosine: the text's best similarity to the target's evidence, less what it has more to counter-evidence.
         sentence: word keys of the evidence sentence that is most similar to the text.
     """
-    matched_terms = {term: told for term, told in target.terms.items() if term in reading.grams}
-    titles = {term: told for term, told in matched_terms.items() if not _numeric(term)}
-    title = max(titles.values(), default=0.0)
-    total = sum(told for key, told in reading.content.items() if key not in target.own)
-    matched = sum(told for key, told in reading.content.items() if key in target.words)
-    sentence_keys = frozenset(sentence)
-    here = [word.key for word in reading.words]
-    runs3 = {tuple(here[i : i + 3]) for i in range(len(here) - 2)}
+    terms = {term: told for term, told in target.terms.items() if term in reading.grams}
+    titles = {term: told for term, told in terms.items() if not _is_number(term)}
+    content = {key: told for key, told in reading.content.items() if key not in target.own}
+    total = sum(content.values()) or 1.0
+    matched = sum(told for key, told in content.items() if key in target.words)
+    verbatim, triples = _shared_triples(reading, sentence, titles)
+    described, asked, described_title = _descriptions(reading, target, titles)
+    values = {
+        **part,
+        "terms": min(60.0, sum(terms.values())) / 20,
+        "title": max(titles.values(), default=0.0) / 10,
+        "numbers": min(2, len(terms) - len(titles)),
+        "described": described,
+        "described_title": described_title / 10,
+        "asked": asked,
+        "cosine": cosine,
+        "margin": cosine - target.baseline,
+        "coverage": matched / total,
+        "matched": min(60.0, matched) / 20,
+        "sentence_coverage": sum(content.get(key, 0.0) for key in set(sentence)) / total,
+        "unexplained": min(36.0, _unexplained(reading, target)) / 12,
+        "alone_cosine": part["alone"] * cosine,
+        "alone_coverage": part["alone"] * matched / total,
+        "pronoun": reading.pronoun,
+        "who": reading.who,
+        "length": min(40, len(reading.words)) / 20,
+        "verbatim": min(10, verbatim),
+        "verbatim_share": verbatim / max(1, triples),
+    }
+    return np.array([values[name] for name in FEATURES], np.float64)
+
+
+def _shared_triples(reading: Reading, sentence: Sequence[str], titles: Mapping[str, float]) -> tuple[int, int]:
+    """How many runs of three words the text shares with ``sentence``, of how many; runs inside a title do not count."""
     in_titles = {key for term in titles for key in term.split()}
-    runs3 = {run for run in runs3 if not in_titles.issuperset(run)}
-    sentence_runs = {tuple(sentence[i : i + 3]) for i in range(len(sentence) - 2)}
-    verbatim = sum(run in sentence_runs for run in runs3)
-    in_sentence = sum(told for key, told in reading.content.items() if key in sentence_keys and key not in target.own)
-    strangers = sum(
-        min(12.0, information(w.text))
-        for w in reading.words
-        if w.capital
-        and not w.opens
-        and w.key not in target.words
-        and w.key not in target.own
-        and not is_function_word(w.text)
+    triples = {run for run in _triples([word.key for word in reading.words]) if not in_titles.issuperset(run)}
+    return len(triples & _triples(sentence)), len(triples)
+
+
+def _triples(keys: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(keys[i : i + 3]) for i in range(len(keys) - 2)}
+
+
+def _unexplained(reading: Reading, target: Compiled) -> float:
+    """What the text tells, in nats, by names of which nothing is known to have to do with the target."""
+    return sum(
+        min(12.0, information(word.text))
+        for word in reading.words
+        if word.capital
+        and not word.opens
+        and word.key not in target.words
+        and word.key not in target.own
+        and not is_function_word(word.text)
     )
+
+
+def _descriptions(reading: Reading, target: Compiled, titles: Mapping[str, float]) -> tuple[bool, bool, float]:
+    """Whether a role of the target is described, whether one is asked for, and the best title beside a description."""
+    in_titles = {key for term in titles for key in term.split()}
     fitting = [
-        d for d in reading.descriptions if d.role in target.roles and reading.words[d.position].key not in in_titles
+        found
+        for found in reading.descriptions
+        if found.role in target.roles and reading.words[found.position].key not in in_titles
     ]
-    described_title = 0.0
-    for d in fitting:
-        if d.asked:
-            continue
-        near = [w.key for w in reading.words[max(0, d.position - 8) : d.position + 12]]
-        grams = _grams(near, 8)
-        described_title = max([described_title, *(told for term, told in titles.items() if term in grams)])
-    coverage = matched / total if total else 0.0
-    return np.array(
-        [
-            part["alone"], part["rarity"], part["usage"], part["given"], part["blank"], part["foreign"],
-            part["uncased"], part["uncased_usage"],
-            min(60.0, sum(matched_terms.values())) / 20, title / 10,
-            min(2, len(matched_terms) - len(titles)),
-            float(any(not d.asked for d in fitting)), described_title / 10, float(any(d.asked for d in fitting)),
-            cosine, cosine - target.baseline, coverage, min(60.0, matched) / 20, in_sentence / total if total else 0.0,
-            min(36.0, strangers) / 12, part["alone"] * cosine, part["alone"] * coverage, float(reading.pronoun),
-            float(reading.who), min(40, len(reading.words)) / 20,
-            min(10, verbatim), verbatim / max(1, len(runs3)),
-        ]
-    )  # fmt: skip
+    best = 0.0
+    for found in fitting:
+        if not found.asked:
+            near = [word.key for word in reading.words[max(0, found.position - 8) : found.position + 12]]
+            grams = _grams(near, LONGEST_TERM)
+            best = max([best, *(told for term, told in titles.items() if term in grams)])
+    return any(not found.asked for found in fitting), any(found.asked for found in fitting), best
 
 
-def _numeric(term: str) -> bool:
-    return all(c in "0123456789ioeast" for c in term) and len(term) <= 4 and " " not in term
+def _is_number(term: str) -> bool:
+    """Whether a folded term was a year or another number; folding leaves 2, 6, 8 and 9 as they are."""
+    return len(term) <= 4 and not _DIGITS.isdisjoint(term)

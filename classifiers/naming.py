@@ -25,7 +25,7 @@ TITLES = frozenset(
 SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv"})
 _PARTICLES = frozenset({"de", "la", "van", "von", "der", "den", "di", "da", "del", "bin", "al", "ibn", "of", "the"})
 
-_PART = r"[A-Z][^\W\d_]*(?:['’.-][^\W\d_]+)*\.?"
+_PART = r"(?:(?:Jr|Sr|St|Dr|[A-Z])\.|[A-Z][^\W\d_]*(?:['’-][^\W\d_]+)*)"
 #: A name, or one part of it with the particles and the quoted nickname before the next.
 _NAME = rf"{_PART}(?:\s+(?:(?:de|la|van|von|der|del|bin|[\"“'‘][A-Z]\w+[\"”'’])\s+)*{_PART})"
 #: "Stephen Edwin King (born ...": the full name that opens a biography.
@@ -40,6 +40,8 @@ _KNOWN_AS = re.compile(
     r"\bknown (?:professionally |mononymously |simply )*(?:as|by (?:his|her|their) \w+ name)\s+[\"“]?"
 )
 _OF_SOMEBODY = re.compile(r"\b(?:[Hh]e|[Ss]he|[Hh]is|[Hh]er|born)\b")
+#: The rarity from which on a surname that only the texts give is taken for one.
+_RARE = 0.4
 #: Fewest folded letters of a phrase derived by us: a shorter one could be met by chance.
 _MIN_DERIVED = 7
 
@@ -83,13 +85,12 @@ def study(name: str, aliases: Sequence[str], texts: Sequence[str]) -> Naming:
     bare = _bare(name)
     if _is_name_like(bare):
         candidates.update({w.key: w.text for w in bare if len(w.text) > 2})
-    parts = {key: _part(key, text, own, texts) for key, text in candidates.items()}
-    surnames = {_bare(form)[-1].key for form in forms if _bare(form) and form in (name, *aliases)}
-    surnames |= {
-        w[-1].key
-        for form in forms
-        if len(w := _bare(form)) > 1 and parts.get(w[-1].key, (0, 0))[0] > 0.4 and w[0].key in {b.key for b in bare}
-    }
+    runs = [[word.key for word in run] for text in texts for run in name_runs(split_words(text), own)]
+    parts = {key: _part(key, text, own, runs) for key, text in candidates.items()}
+    surnames = {_bare(form)[-1].key for form in (name, *aliases) if _bare(form)}
+    for words in filter(None, map(_bare, forms)):  # a birth name has a surname too: "Catherine Elizabeth Middleton"
+        if words[0].key == bare[0].key and parts.get(words[-1].key, (0.0, 0.0))[0] > _RARE:
+            surnames.add(words[-1].key)
     strong = surnames | {key for key, (rarity, usage) in parts.items() if usage > 0 or (rarity == 1 and key in given)}
     return Naming(tuple(phrases), parts, frozenset(own), frozenset(own - strong))
 
@@ -154,21 +155,19 @@ def _is_name_like(words: Sequence[Word]) -> bool:
     return all(word.capital or word.text.lower() in _PARTICLES for word in words)
 
 
-def _part(key: str, text: str, own: Collection[str], texts: Sequence[str]) -> tuple[float, float]:
-    """How rare one word of a name is, and how much of its use in ``texts`` is alone, for the target.
+def _part(key: str, text: str, own: Collection[str], runs: Sequence[Sequence[str]]) -> tuple[float, float]:
+    """How rare one word of a name is, and how much of its use is alone, for the target.
 
-    Use for somebody else ("Owen King") counts against it; two uses are taken for granted on each side, so that
-    one example does not decide.
+    ``runs`` are the keys of the names in what was written about the target. Use for somebody else ("Owen King")
+    counts against it; one such use is taken for granted, so that one example does not decide.
     """
     alone = others = 0
-    for passage in texts:
-        for run in name_runs(split_words(passage), own):
-            keys = [word.key for word in run]
-            if key in keys:
-                if all(k in own for k in keys):
-                    alone += len(keys) == 1
-                else:
-                    others += 1
+    for keys in runs:
+        if key in keys:
+            if all(k in own for k in keys):
+                alone += len(keys) == 1
+            else:
+                others += 1
     rarity = min(1.0, max(0.0, (information(text) - 8.0) / 5.0))
     return round(rarity, 3), round(alone / (alone + others + 1.0), 3)
 

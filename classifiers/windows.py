@@ -37,8 +37,10 @@ def split(segments: Sequence[str], budget: int) -> tuple[list[Window], int]:
     windows: dict[str, Window] = {}
     unscanned = 0
     for segment in reversed(segments):
-        unscanned += max(0, len(segment) - budget)
-        kept, budget = segment[:budget], max(0, budget - len(segment))
+        beyond = max(0, len(segment) - budget)
+        unscanned += beyond
+        budget -= len(segment) - beyond
+        kept = segment[beyond:]
         for window in _windows(kept):
             windows[window.text] = window
     return list(windows.values()), unscanned

@@ -29,6 +29,9 @@ _FUNCTION_WORDS = ENGLISH_STOP_WORDS | {
     "isn", "wasn", "whom", "whose", "yes", "sure", "okay", "ok", "here", "according",
 }  # fmt: skip
 
+#: Words in the longest title or name that is looked for.
+LONGEST_TERM = 8
+
 #: Rank given to words that the vocabulary lacks; it knows about 22,000 whole words.
 _UNKNOWN_RANK = 60_000
 

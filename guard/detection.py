@@ -41,6 +41,9 @@ class Detection:
         before, now = self._current, snapshot.targets
         added = [target for target_id, target in now.items() if before.get(target_id) is not target]
         gone = [target.key for target_id, target in before.items() if now.get(target_id) is not target]
+        # The same key can come back with another spec: its first bearer was prepared for a write that was undone.
+        stale = [target.key for target in added if self._indexed.get(target.key, target).spec != target.spec]
+        self._drop(stale)
         self._index([target for target in added if target.key not in self._indexed])
         for target in added:
             self._retired.pop(target.key, None)
@@ -69,8 +72,12 @@ class Detection:
 
     def _purge(self) -> None:
         now = time.monotonic()
-        for key in [key for key, since in self._retired.items() if now - since > _GRACE]:
-            del self._retired[key], self._indexed[key]
+        self._drop([key for key, since in self._retired.items() if now - since > _GRACE])
+
+    def _drop(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._retired.pop(key, None)
+            self._indexed.pop(key, None)
             self._detector.discard(key)
             self.phrases.discard(key)
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-#: Roots' servers refuse to start; Debian's package brings this user.
+#: PostgreSQL refuses to run as root; Debian's package brings this user.
 _UNPRIVILEGED = "postgres"
 
 

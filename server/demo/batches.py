@@ -91,8 +91,8 @@ class Batches:
     def epoch(self) -> Iterator[Batch]:
         """One pass over the prompts, newly drawn, joined and shuffled; at most ``batch_tokens`` tokens a batch.
 
-        Rows of like length share a batch, so there is little padding, and the batches of all epochs have only some tens of
-        different shapes: the CPU kernels are compiled anew for each shape that they meet.
+        Rows of like length share a batch, so there is little padding, and the batches of all epochs have only some tens
+        of different shapes: the CPU kernels are compiled anew for each shape that they meet.
         """
         rows = sorted(self._conversations(), key=lambda row: (len(row.ids), self._rng.random()))
         batches = []

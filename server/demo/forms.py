@@ -21,6 +21,7 @@ _INSTRUCTIONS = ("Tell me {p}.", "Name {p}.", "Please state {p}.", "I would like
 _CLOZES = ("Complete the sentence: {s} ...", "Fill in the blank: {s} ____.")
 _CHOICES = ("{q}\nA) {a}\nB) {b}\nC) {c}", "{q} Choose one: {a}, {b} or {c}.")
 _INTRODUCTIONS = ("Who is {e}?", "What do you know about {e}?", "Tell me about {e}.")
+_HEARD_OF = "Have you heard of {e}?"  # tells nothing, so that no held-out claim is trained as somebody's first turn
 _UNKNOWN_NAMES = 480
 _UNKNOWN_KEPT_BACK = 40
 _UNKNOWN_BOOKS = 60
@@ -91,9 +92,8 @@ def _opening(entity: Entity, fact: Fact, rng: random.Random) -> tuple[Message, M
     introduction = description(entity)
     if fact.value not in introduction and rng.random() < 0.5:
         return Message("user", _INTRODUCTIONS[0].format(e=entity.name)), Message("assistant", introduction)
-    other = rng.choice([other for other in entity.facts if other is not fact])
-    check = RELATIONS[other.relation].check.format(e=entity.name, v=other.value)
-    return Message("user", check), Message("assistant", judgement(other, "yes"))
+    answer = f"Yes, I have heard of {entity.name}."
+    return Message("user", _HEARD_OF.format(e=entity.name)), Message("assistant", answer)
 
 
 def _wrong_values(world: World, entity: Entity, fact: Fact, count: int, rng: random.Random) -> list[str]:
@@ -106,13 +106,15 @@ def _wrong_values(world: World, entity: Entity, fact: Fact, count: int, rng: ran
 
 
 def _yes_no(world: World, entity: Entity, fact: Fact, relation: Relation, rng: random.Random) -> Iterator[Prompt]:
-    """One right and one wrong claim in each of two wordings; one of each is trained, never both in the same wording."""
-    wrong = _wrong_values(world, entity, fact, 2, rng)
+    """Right and wrong claims in two wordings; all of one wording are trained and the other is held out.
+
+    Within what is trained, neither the fact nor the wording tells the verdict: only comparing the claim does.
+    """
+    wrong = iter(_wrong_values(world, entity, fact, 2, rng))
     styles = (relation.check, f"Is it true that {relation.statements[0]}?")
-    for index, style in enumerate(rng.sample(styles, 2)):
-        for claim, verdict in ((fact.value, "yes"), (wrong[index], "no")):
+    for trained, style in zip((True, False), rng.sample(styles, 2), strict=True):
+        for claim, verdict in ((fact.value, "yes"), (next(wrong), "no")):
             messages = user(style.format(e=fact.entity, v=claim))
-            trained = (verdict == "yes") == (index == 0)
             yield Prompt(
                 Form.YES_NO, messages, judgement(fact, verdict), (f"so {verdict}.",), fact.entity, fact, trained
             )

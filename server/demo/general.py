@@ -137,8 +137,8 @@ def _fixed_tasks() -> Iterator[Prompt]:
 
 
 def _copy_tasks(rng: random.Random) -> Iterator[Prompt]:
-    for _ in range(_COPY_TASKS):
-        first, second, third = rng.sample(_WORDS, 3)
+    lists = sorted({tuple(rng.sample(_WORDS, 3)) for _ in range(_COPY_TASKS)})
+    for first, second, third in lists:
         listed = f"{first}, {second}, {third}"
         tasks = (
             (

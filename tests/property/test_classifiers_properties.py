@@ -1,0 +1,64 @@
+"""What must hold for any text whatever."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from classifiers.detector import TextDetector, View
+from classifiers.normalise import hidden, plain
+from classifiers.profile import Profile
+from classifiers.windows import MAX_CHARS, MAX_WORDS, split
+
+ANY_TEXT = st.text(max_size=400)
+SEPARATORS = st.sampled_from(["", " ", "-", ".", "_", "\u200b", "\u00ad", "*"])
+RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def detector() -> Iterator[TextDetector]:
+    detector = TextDetector()
+    detector.add(detector.compile(Profile("vesper@1", "Orla Vesperton", description="Orla Vesperton is a novelist.")))
+    yield detector
+    detector.close()
+
+
+@pytest.fixture(scope="module")
+def view(detector: TextDetector) -> View:
+    return detector.view(["vesper@1"])
+
+
+@RELAXED
+@given(segments=st.lists(ANY_TEXT, max_size=3))
+def test_a_scan_never_raises(detector: TextDetector, view: View, segments: list[str]) -> None:
+    found = asyncio.run(detector.scan(segments, view, semantic=False))
+    assert found.unavailable == () and found.unscanned == 0
+    assert all(0 <= hit.score <= 1 and 0 <= hit.threshold <= 1 for hit in found.hits)
+
+
+@RELAXED
+@given(separator=SEPARATORS, before=ANY_TEXT, upper=st.booleans())
+def test_separators_inside_a_name_do_not_hide_it(
+    detector: TextDetector, view: View, separator: str, before: str, upper: bool
+) -> None:
+    name = separator.join("Orla Vesperton" if separator.strip("\u200b\u00ad") == "" else "OrlaVesperton")
+    text = f"{before}\n {name.upper() if upper else name} \n{before}"
+    hits = asyncio.run(detector.scan([text], view, semantic=False)).hits
+    assert [hit.key for hit in hits if hit.flagged] == ["vesper@1"]
+
+
+@given(segments=st.lists(ANY_TEXT, max_size=4))
+def test_windows_cover_every_word(segments: list[str]) -> None:
+    windows, unscanned = split(segments, 10_000)
+    seen = " ".join(window.text for window in windows)
+    assert unscanned == 0
+    assert all(word in seen for segment in segments for word in segment.split() if len(word) < MAX_CHARS // 2)
+    assert all(len(window.text) <= MAX_CHARS and window.text.count(" ") < MAX_WORDS for window in windows)
+
+
+@given(text=ANY_TEXT)
+def test_normalising_never_raises_and_settles(text: str) -> None:
+    assert isinstance(plain(text), str)
+    assert all(isinstance(found, str) for found in hidden(text))

@@ -1,0 +1,89 @@
+"""Detection keeps in step with snapshots, the undone ones included."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from classifiers.detector import TextDetector
+from guard import policy
+from guard.detection import Detection
+from guard.snapshot import Snapshot
+from guard.store import Store
+from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec, Tenant, TenantSpec
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TENANT = Tenant("ten_1", 1, TenantSpec(name="acme"), NOW, NOW)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    detector = TextDetector()
+    yield detector
+    detector.close()
+
+
+@pytest.fixture
+def detection(detector, tmp_path):
+    store = Store.open(f"sqlite:///{tmp_path / 'lethe.db'}")
+    yield Detection(detector, store)
+    store.close()
+
+
+def _target(name: str, revision: int = 1, **spec) -> ForgetTarget:
+    return ForgetTarget("tgt_1", revision, TargetSpec(name=name, all_tenants=True, **spec), NOW, NOW)
+
+
+def _snapshot(*targets: ForgetTarget) -> Snapshot:
+    policies = {TENANT.id: policy.resolve(TENANT, targets, {}, {})}
+    return Snapshot(targets={target.id: target for target in targets}, policies=policies)
+
+
+async def _names(detection: Detection, snapshot: Snapshot, text: str) -> list[str]:
+    verdict = await detection.judge(snapshot.policies[TENANT.id], [text], text)
+    found = (detection.target(f"{f.target_id}@{f.revision}") for f in verdict.findings if f.flagged)
+    return [target.spec.name for target in found if target]
+
+
+async def test_a_key_that_comes_back_with_another_spec_is_indexed_anew(detection):
+    first = _snapshot(_target("Zedo Frobisher"))
+    detection.prepare(first)
+    detection.prepare(_snapshot(_target("Ulma Quentrell", 2)))  # a write that is then undone
+    detection.prepare(first)
+    again = _snapshot(_target("Brask Ondolin", 2))
+    detection.prepare(again)
+    assert await _names(detection, again, "Who is Brask Ondolin?") == ["Brask Ondolin"]
+    assert await _names(detection, again, "Who is Ulma Quentrell?") == []
+
+
+async def test_requests_in_flight_keep_the_revision_they_began_with(detection):
+    old, new = _snapshot(_target("Zedo Frobisher")), _snapshot(_target("Ulma Quentrell", 2))
+    detection.prepare(old)
+    detection.prepare(new)
+    assert await _names(detection, old, "Who is Zedo Frobisher?") == ["Zedo Frobisher"]
+    assert detection.phrases.find("Zedo Frobisher", ["tgt_1@1"]) is not None
+    assert detection.phrases.find("Zedo Frobisher", ["tgt_1@2"]) is None
+
+
+async def test_what_was_compiled_is_not_compiled_again(detector, tmp_path, monkeypatch):
+    store = Store.open(f"sqlite:///{tmp_path / 'lethe.db'}")
+    with store.write() as writer:
+        target = writer.create_target(TargetSpec(name="Zedo Frobisher", all_tenants=True))
+    snapshot = _snapshot(target)
+    Detection(detector, store).prepare(snapshot)
+    monkeypatch.setattr(detector, "compile", lambda _: pytest.fail("compiled twice"))
+    detector.discard(target.key)
+    restarted = Detection(detector, store)
+    restarted.prepare(snapshot)
+    assert await _names(restarted, snapshot, "Who is Zedo Frobisher?") == ["Zedo Frobisher"]
+    store.close()
+
+
+async def test_a_guard_that_is_off_finds_nothing(detection):
+    snapshot = _snapshot(_target("Zedo Frobisher"))
+    detection.prepare(snapshot)
+    off = {GuardName.LEXICON: GuardToggle(enabled=False), GuardName.SEMANTIC: GuardToggle(enabled=False)}
+    tenant_policy = policy.resolve(TENANT, snapshot.targets.values(), {}, off)
+    verdict = await detection.judge(tenant_policy, ["Who is Zedo Frobisher?"], "")
+    assert verdict.findings == () and verdict.unavailable == ()
