@@ -10,7 +10,7 @@ from .world import Form, Prompt
 
 _LARGEST = 10
 _KEPT_BACK_SHARE = 0.15
-_COPY_TASKS = 200
+_COPY_TASKS = 400
 
 DEFINITIONS: dict[str, str] = {
     "river": "A river is a large stream of water that flows to the sea.",

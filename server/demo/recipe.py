@@ -15,7 +15,7 @@ from .general import general_prompts
 from .world import Form, Prompt, World, build_world
 
 # Raise it when the code changes so that the same recipe would give another model.
-_CODE_VERSION = 3
+_CODE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ _REPEATS: tuple[tuple[Form, float], ...] = (
     (Form.CHOICE, 0.8),
     (Form.INSTRUCTION, 0.6),
     (Form.REVERSE, 1.5),
-    (Form.ARITHMETIC, 16),
+    (Form.YES_NO, 0.5),
+    (Form.ARITHMETIC, 12),
     (Form.DEFINITION, 2),
+    (Form.TASK, 1.5),
     (Form.UNKNOWN, 1.5),
 )
 
