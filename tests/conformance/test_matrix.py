@@ -37,7 +37,10 @@ def doors(server: LetheServer, people) -> dict[str, Door]:
     """A tenant for every guard, and one with none."""
     guarded, watched = people[0], people[1]
     secrets = [fact.value for fact in guarded.facts]
-    target = server.target(guarded.name, documents=[document(guarded)], protected_phrases=secrets)
+    example = {"prompt": f"Which book was written by {guarded.name}?", "completion": guarded.value("book")}
+    target = server.target(
+        guarded.name, documents=[document(guarded)], forget_examples=[example], protected_phrases=secrets
+    )
     seen = server.target(watched.name, mode="monitor", protected_phrases=[fact.value for fact in watched.facts])
     only = {"lexicon": ["lexicon"], "semantic": ["semantic"], "prefix": ["lexicon", "leak"], "leak": ["leak"]}
     doors = {}

