@@ -11,11 +11,11 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 
-.PHONY: setup demo serve test lint unit lock eval clean
+.PHONY: help setup demo serve test lint lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 setup: .venv/.installed-$(DEVICE)
 

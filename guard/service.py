@@ -88,7 +88,9 @@ class GuardService:
         if default_action not in INTERVENTIONS:
             raise ValueError(f"default_action must be one of {', '.join(INTERVENTIONS)}, not {default_action!r}")
         store = Store.open(database_url)
-        detection = Detection(TextDetector(encoder, false_alarm_rate=false_alarm_rate), store)
+        detector = TextDetector(encoder, false_alarm_rate=false_alarm_rate)
+        detector.bank  # noqa: B018 encodes the calibration prompts now, not while the first registration waits
+        detection = Detection(detector, store)
         strictness = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
         defaults = Defaults(action=default_action, strictness=strictness)
         registry = Registry(store, detection.prepare, defaults=defaults, poll_interval=poll_interval)
