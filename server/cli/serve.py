@@ -57,7 +57,7 @@ def _parse(argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
 
     cli_env_setup()
     parser = make_arg_parser(FlexibleArgumentParser(prog="lethe serve", usage=_USAGE))
-    parser.epilog = VLLM_SUBCMD_PARSER_EPILOG.format(subcmd="serve").replace("vllm", "lethe")
+    parser.epilog = VLLM_SUBCMD_PARSER_EPILOG.format(subcmd="serve").replace("vllm serve", "lethe serve")
     group = parser.add_argument_group("Lethe", "Guardrail settings; each can be given as LETHE_* too.")
     names = {}
     for name, field in Settings.model_fields.items():
