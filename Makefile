@@ -41,6 +41,7 @@ serve: setup
 	$(BIN)/lethe serve $(or $(MODEL),$(error say which model: make serve MODEL=<path or name>)) $(ARGS)
 
 test: lint
+	$(BIN)/lethe demo-model build  # at most once: it is kept in the user cache
 	$(BIN)/python -m pytest
 
 lint: setup
