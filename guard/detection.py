@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from classifiers.detector import Compiled, TextDetector, View
 from classifiers.phrase_index import PhraseIndex
@@ -12,13 +13,30 @@ from classifiers.profile import Profile
 from guard.metrics import DETECTOR_SECONDS
 from guard.snapshot import Snapshot
 from guard.store import Store
-from guard.types import Finding, ForgetTarget, GuardName, GuardToggle, TargetSpec, TenantPolicy, Verdict
+from guard.types import Finding, ForgetTarget, GuardName, GuardToggle, Mode, TargetSpec, TenantPolicy, Verdict
 
 logger = logging.getLogger(__name__)
 
 
 #: How long a target that is no longer current stays indexed, in seconds: requests in flight may still need it.
 _GRACE = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What one tenant's policy lets the detectors match, by target key.
+
+    Attributes:
+        view: what the text detector may match.
+        thresholds: of targets that do not use their calibrated one.
+        enforced: whose phrases are cut off in outputs.
+        monitored: whose phrases are only reported there.
+    """
+
+    view: View
+    thresholds: Mapping[str, float]
+    enforced: frozenset[str]
+    monitored: frozenset[str]
 
 
 class Detection:
@@ -30,7 +48,7 @@ class Detection:
         self._indexed: dict[str, ForgetTarget] = {}  # by key; current and retired
         self._current: Mapping[str, ForgetTarget] = {}  # by id, of the snapshot last prepared
         self._retired: dict[str, float] = {}  # key -> when it was last current
-        self._views: dict[str, tuple[TenantPolicy, View]] = {}
+        self._reaches: dict[str, tuple[TenantPolicy, Reach]] = {}  # by tenant id
         self.phrases = PhraseIndex()
 
     def prepare(self, snapshot: Snapshot) -> None:
@@ -104,12 +122,13 @@ class Detection:
             if not (use_lexicon or semantic_toggle.enabled):
                 continue
             try:
+                reach = self.reach(policy)
                 scan = await self._detector.scan(
                     segments,
-                    self._view(policy),
+                    reach.view,
                     lexicon=use_lexicon,
                     semantic=semantic_toggle.enabled,
-                    thresholds={k: t.threshold for k, t in policy.targets.items() if t.threshold is not None},
+                    thresholds=reach.thresholds,
                     deadline=semantic_toggle.deadline_ms / 1000,
                 )
             except Exception:
@@ -150,10 +169,18 @@ class Detection:
         """Release the encoder."""
         self._detector.close()
 
-    def _view(self, policy: TenantPolicy) -> View:
-        cached = self._views.get(policy.tenant.id)
+    def reach(self, policy: TenantPolicy) -> Reach:
+        """What follows from a policy's targets. Made once for each policy: a request must not pay for all targets."""
+        cached = self._reaches.get(policy.tenant.id)
         if cached is None or cached[0] is not policy:
-            cached = self._views[policy.tenant.id] = (policy, self._detector.view(policy.targets))
+            targets = policy.targets
+            reach = Reach(
+                view=self._detector.view(targets),
+                thresholds={key: one.threshold for key, one in targets.items() if one.threshold is not None},
+                enforced=frozenset(key for key, one in targets.items() if one.mode is Mode.ENFORCE),
+                monitored=frozenset(key for key, one in targets.items() if one.mode is Mode.MONITOR),
+            )
+            cached = self._reaches[policy.tenant.id] = (policy, reach)
         return cached[1]
 
 

@@ -22,7 +22,7 @@ from guard.leakguard import LeakGuard, LeakRule
 from guard.outputs import GuardedRequest
 from guard.prompt import PromptReader
 from guard.service import GuardService
-from guard.types import GuardName, Mode, Plan, TenantPolicy
+from guard.types import GuardName, Plan, TenantPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -155,11 +155,11 @@ class GuardedEngine:
                 yield result
 
     def _rule(self, policy: TenantPolicy, leaks: list[tuple[Match, bool]]) -> LeakRule:
-        by_mode = {mode: frozenset(k for k, t in policy.targets.items() if t.mode is mode) for mode in Mode}
+        reach = self._service.detection.reach(policy)
         return LeakRule(
             index=self._service.detection.phrases,
-            enforced=by_mode[Mode.ENFORCE],
-            monitored=by_mode[Mode.MONITOR],
+            enforced=reach.enforced,
+            monitored=reach.monitored,
             fallback=self._service.refusal_text(policy),
             report=lambda match, cut: leaks.append((match, cut)),
         )

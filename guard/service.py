@@ -54,7 +54,6 @@ class GuardService:
         self.interventions: dict[str, Intervention] = {
             name: Refusal(refusal) if kind is Refusal else kind() for name, kind in INTERVENTIONS.items()
         }
-        self._strictness = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
 
     @classmethod
     def open(
@@ -116,7 +115,7 @@ class GuardService:
 
     def decide(self, verdict: Verdict, policy_: TenantPolicy) -> Plan:
         """What to do with a request, counted in the metrics. See :func:`guard.policy.decide`."""
-        plan = policy.decide(verdict, policy_, self._strictness)
+        plan = policy.decide(verdict, policy_, self.registry.defaults.strictness)
         metrics.REQUESTS.labels(action=plan.action or "pass").inc()
         for finding in plan.findings:
             metrics.VERDICTS.labels(guard=finding.guard, action=plan.action, mode=Mode.ENFORCE).inc()
@@ -149,8 +148,7 @@ class GuardService:
         verdict = await self.detection.judge(policy_, list(segments), "".join(segments))
         blocked = False
         if completion is not None and policy_.guards[GuardName.LEAK].enabled:
-            keys = [key for key, active in policy_.targets.items() if active.mode is Mode.ENFORCE]
-            blocked = self.detection.phrases.find(completion, keys) is not None
+            blocked = self.detection.phrases.find(completion, self.detection.reach(policy_).enforced) is not None
         return CheckResult(verdict, blocked, (time.perf_counter() - began) * 1000)
 
     def record(
