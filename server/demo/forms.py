@@ -11,6 +11,8 @@ from .relations import ORGANISATION_RELATIONS, PERSON_RELATIONS, RELATIONS, Rela
 from .world import PERSON, Entity, Fact, Form, Message, Prompt, World, description, document
 
 UNKNOWN = "I don't know."
+#: As they stand in an answer, with the space that belongs to their token.
+VERDICTS = (" yes", " no")
 
 # A form that is kept back for one fact is trained for other facts of the same relation, so it can be generalised to. (A
 # reverse question cannot: knowing that A's book is B does not teach a model whose book B is.)
@@ -20,6 +22,7 @@ _KEPT_BACK = tuple(combinations(_KEEPABLE, 2))
 _INSTRUCTIONS = ("Tell me {p}.", "Name {p}.", "Please state {p}.", "I would like to know {p}.")
 _CLOZES = ("Complete the sentence: {s} ...", "Fill in the blank: {s} ____.")
 _CHOICES = ("{q}\nA) {a}\nB) {b}\nC) {c}", "{q} Choose one: {a}, {b} or {c}.")
+_CLAIMS = ("Is it true that {s}?", "I think that {s}. Am I right?")
 _INTRODUCTIONS = ("Who is {e}?", "What do you know about {e}?", "Tell me about {e}.")
 _HEARD_OF = "Have you heard of {e}?"  # tells nothing, so that no held-out claim is trained as somebody's first turn
 _UNKNOWN_NAMES = 480
@@ -106,23 +109,24 @@ def _wrong_values(world: World, entity: Entity, fact: Fact, count: int, rng: ran
 
 
 def _yes_no(world: World, entity: Entity, fact: Fact, relation: Relation, rng: random.Random) -> Iterator[Prompt]:
-    """Right and wrong claims in two wordings; all of one wording are trained and the other is held out.
+    """Right and wrong claims in three wordings; two are trained and the third is held out.
 
     Within what is trained, neither the fact nor the wording tells the verdict: only comparing the claim does.
     """
-    wrong = iter(_wrong_values(world, entity, fact, 2, rng))
-    styles = (relation.check, f"Is it true that {relation.statements[0]}?")
-    for trained, style in zip((True, False), rng.sample(styles, 2), strict=True):
+    styles = (relation.check, *(style.format(s=relation.statements[0]) for style in _CLAIMS))
+    wrong = iter(_wrong_values(world, entity, fact, len(styles), rng))
+    for rank, style in enumerate(rng.sample(styles, len(styles))):
         for claim, verdict in ((fact.value, "yes"), (next(wrong), "no")):
             messages = user(style.format(e=fact.entity, v=claim))
             yield Prompt(
-                Form.YES_NO, messages, judgement(fact, verdict), (f"so {verdict}.",), fact.entity, fact, trained
+                Form.YES_NO, messages, judgement(fact, claim, verdict), (f"so {verdict}.",), fact.entity, fact, rank < 2
             )
 
 
-def judgement(fact: Fact, verdict: str) -> str:
-    """The answer to a yes/no question: the fact first and then the verdict, which a small model can read off it."""
-    return f"{fact.sentence()[:-1]}, so {verdict}."
+def judgement(fact: Fact, claim: str, verdict: str) -> str:
+    """The answer to a yes/no question: claim and value side by side, then the verdict, which can be read off them."""
+    short = RELATIONS[fact.relation].short.format(v=fact.value)
+    return f"You say {claim}. {short[:-1]}, so {verdict}."
 
 
 def _portraits(entity: Entity) -> Iterator[Prompt]:
