@@ -80,19 +80,30 @@ class PhraseIndex:
             for phrase in self._phrases.pop(key, ()):
                 self._remove(squeeze(phrase), key)
 
-    def matcher(self, keys: Collection[str], *, prompt_tail: str = "") -> PhraseMatcher:
+    def matcher(self, keys: Collection[str], *, prompt_tail: str = "", ignored: Collection[str] = ()) -> PhraseMatcher:
         """A matcher for one stream.
 
         Args:
             keys: the targets whose phrases it may find.
             prompt_tail: the text that the stream continues; a phrase begun there counts, one that ends there does not.
+            ignored: phrases that it shall not find.
         """
-        return PhraseMatcher(self._root, frozenset(keys), prompt_tail)
+        return PhraseMatcher(self._root, frozenset(keys), prompt_tail, frozenset(ignored))
 
     def find(self, text: str, keys: Collection[str]) -> Match | None:
         """The first phrase of ``keys`` in a complete text, or None."""
         matcher = self.matcher(keys)
         return matcher.feed(text) or matcher.finish()
+
+    def said(self, text: str, keys: Collection[str]) -> frozenset[str]:
+        """All phrases of ``keys`` that occur in a complete text. One pass over it for each."""
+        found: set[str] = set()
+        while True:
+            matcher = self.matcher(keys, ignored=found)
+            match = matcher.feed(text) or matcher.finish()
+            if match is None:
+                return frozenset(found)
+            found.add(match.phrase)
 
     def _insert(self, letters: str, key: str, phrase: str) -> None:
         node, rest = self._root, letters
@@ -154,9 +165,12 @@ class _Branch(NamedTuple):
 class PhraseMatcher:
     """Reads one stream of text piece by piece. Positions count characters from the start of the stream."""
 
-    def __init__(self, root: _Node, keys: frozenset[str], prompt_tail: str = "") -> None:
+    def __init__(
+        self, root: _Node, keys: frozenset[str], prompt_tail: str = "", ignored: frozenset[str] = frozenset()
+    ) -> None:
         self._root = root
         self._keys = keys
+        self._ignored = ignored
         self._text = ""  # the stretch that may still matter, from self._origin on
         self._origin = -len(prompt_tail)
         self._position = self._origin  # first character not yet read
@@ -185,7 +199,7 @@ class PhraseMatcher:
 
     def would_match(self, text: str) -> bool:
         """Whether a phrase would be complete if ``text`` came next and ended the stream; changes nothing."""
-        fork = PhraseMatcher(self._root, self._keys)
+        fork = PhraseMatcher(self._root, self._keys, ignored=self._ignored)
         fork._text, fork._origin, fork._position = self._text, self._origin, self._position
         fork._live, fork._complete, fork._previous = list(self._live), list(self._complete), self._previous
         found = fork.feed(text) or fork.finish()
@@ -267,7 +281,11 @@ class PhraseMatcher:
             offset += 1
         if offset == len(node.label):
             for key, phrase in list(node.ends.items()):
-                if key in self._keys and self._keeps_word_breaks(phrase, branch.start, glyph.end):
+                if (
+                    key in self._keys
+                    and phrase not in self._ignored
+                    and self._keeps_word_breaks(phrase, branch.start, glyph.end)
+                ):
                     self._complete.append(Match(branch.start, glyph.end, key, phrase))
             if not any(not child.owners.isdisjoint(self._keys) for child in list(node.children.values())):
                 return None

@@ -13,7 +13,18 @@ from classifiers.profile import Profile
 from guard.metrics import DETECTOR_SECONDS
 from guard.snapshot import Snapshot
 from guard.store import Store
-from guard.types import Finding, ForgetTarget, GuardName, GuardToggle, Mode, TargetSpec, TenantPolicy, Verdict
+from guard.types import (
+    ActiveTarget,
+    Finding,
+    ForgetTarget,
+    Gating,
+    GuardName,
+    GuardToggle,
+    Mode,
+    TargetSpec,
+    TenantPolicy,
+    Verdict,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,19 +35,21 @@ _GRACE = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What one tenant's policy lets the detectors match, by target key.
+    """What follows from one tenant's policy, by target key.
 
     Attributes:
         view: what the text detector may match.
         thresholds: of targets that do not use their calibrated one.
         enforced: whose phrases are cut off in outputs.
         monitored: whose phrases are only reported there.
+        always: targets whose intervention applies whatever the detectors say.
     """
 
     view: View
     thresholds: Mapping[str, float]
     enforced: frozenset[str]
     monitored: frozenset[str]
+    always: tuple[ActiveTarget, ...]
 
 
 class Detection:
@@ -179,6 +192,9 @@ class Detection:
                 thresholds={key: one.threshold for key, one in targets.items() if one.threshold is not None},
                 enforced=frozenset(key for key, one in targets.items() if one.mode is Mode.ENFORCE),
                 monitored=frozenset(key for key, one in targets.items() if one.mode is Mode.MONITOR),
+                always=tuple(
+                    one for one in targets.values() if one.gating is Gating.ALWAYS and one.mode is Mode.ENFORCE
+                ),
             )
             cached = self._reaches[policy.tenant.id] = (policy, reach)
         return cached[1]

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
@@ -17,17 +18,20 @@ from vllm.sampling_params import SamplingParams
 
 from classifiers.phrase_index import Match
 from guard import metrics
+from guard.artifacts import Artifacts
 from guard.caller import CALLER, Caller
+from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, UnpreparedError
 from guard.leakguard import LeakGuard, LeakRule
 from guard.outputs import GuardedRequest
+from guard.policy import REFUSE
+from guard.probe import EngineProbe
 from guard.prompt import PromptReader
 from guard.service import GuardService
-from guard.types import GuardName, Plan, TenantPolicy
+from guard.types import ForgetTarget, GuardName, Plan, TenantPolicy
+from guard.worker import WORKERS
+from guard.worker.controls import RESERVED, Controls
 
 logger = logging.getLogger(__name__)
-
-#: The key of ``SamplingParams.extra_args`` through which Lethe talks to its worker part. Clients may not set it.
-RESERVED = "lethe"
 
 
 class GuardedEngine:
@@ -46,6 +50,8 @@ class GuardedEngine:
         self._reader = PromptReader(tokenizer)
         self._vocab_size = engine.model_config.get_vocab_size()
         self._reasoning = _reasoning_parser(engine, tokenizer)
+        self.means = _means(engine, service)
+        self._interventions = {name: kind(self.means) for name, kind in INTERVENTIONS.items()}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -108,6 +114,7 @@ class GuardedEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         began = time.perf_counter()
         service = self._service
+        request = replace(request, controls=await self._always(request, policy))
         async with contextlib.AsyncExitStack() as stack:
             admitted = await stack.enter_async_context(contextlib.aclosing(self._run(request)))
             first = asyncio.ensure_future(_first_of(admitted))
@@ -124,7 +131,7 @@ class GuardedEngine:
                 source = await stack.enter_async_context(contextlib.aclosing(self._enforced(request, plan, policy)))
             leaks: list[tuple[Match, bool]] = []
             if policy.guards[GuardName.LEAK].enabled:
-                source = LeakGuard(request, self._rule(policy, leaks)).watch(source)
+                source = LeakGuard(request, self._rule(request, plan, policy, leaks)).watch(source)
             try:
                 async for result in source:
                     yield result
@@ -133,7 +140,29 @@ class GuardedEngine:
                 service.record(request.request_id, caller, policy, request.view, verdict, plan, leaks, elapsed)
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
-        return self._engine.generate(request.prompt, request.params, request.request_id, **request.options)
+        prompt, params = request.prompt, request.params
+        if request.controls != Controls():
+            params = params.clone()
+            params.extra_args = {**(params.extra_args or {}), RESERVED: request.controls.to_wire()}
+            # What a changed forward pass leaves in the KV cache must never meet a request that is changed otherwise.
+            salts = ("lethe", request.controls.salt, prompt.get("cache_salt") or "")
+            prompt = {**prompt, "cache_salt": ":".join(salts)}
+        return self._engine.generate(prompt, params, request.request_id, **request.options)
+
+    async def _always(self, request: GuardedRequest, policy: TenantPolicy) -> Controls:
+        """What the worker part does to every request of a tenant, flagged or not."""
+        controls, by_action = Controls(), dict[str, list[ForgetTarget]]()
+        for active in self._service.detection.reach(policy).always:
+            by_action.setdefault(active.action, []).append(active.target)
+        for action, targets in by_action.items():
+            intervention = self._interventions.get(action)
+            if not isinstance(intervention, InModelIntervention):
+                continue  # refusing every request is nobody's wish; it stays gated
+            try:
+                controls |= await intervention.controls(request, tuple(targets))
+            except UnpreparedError as error:
+                logger.warning("%s cannot hold for all requests yet: %s", action, error)
+        return controls
 
     async def _enforced(
         self, request: GuardedRequest, plan: Plan, policy: TenantPolicy
@@ -141,28 +170,46 @@ class GuardedEngine:
         """Serve under the plan; an intervention that fails before its first word is replaced by a refusal."""
         service, started = self._service, False
         targets = tuple(service.targets_of(plan))
-        refusal = service.interventions["refuse"]
-        chosen = service.interventions.get(plan.action or "", refusal)
+        refusal = self._interventions[REFUSE]
+        chosen = self._interventions.get(plan.action or "", refusal)
         try:
             async for result in chosen.serve(request, targets, policy, self._run):
                 started = True
                 yield result
-        except Exception:
+        except Exception as error:
             if started or chosen is refusal:
                 raise
-            logger.exception("Intervention %s failed; refusing instead", plan.action)
+            if isinstance(error, UnpreparedError):
+                logger.warning("Refusing instead of %s: %s", plan.action, error)
+            else:
+                logger.exception("Intervention %s failed; refusing instead", plan.action)
             async for result in refusal.serve(request, targets, policy, self._run):
                 yield result
 
-    def _rule(self, policy: TenantPolicy, leaks: list[tuple[Match, bool]]) -> LeakRule:
-        reach = self._service.detection.reach(policy)
+    def _rule(
+        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, leaks: list[tuple[Match, bool]]
+    ) -> LeakRule:
+        reach, phrases = self._service.detection.reach(policy), self._service.detection.phrases
+        ignored: frozenset[str] = frozenset()
+        if issubclass(INTERVENTIONS.get(plan.action or REFUSE, Refusal), InModelIntervention):
+            # A model that does not know somebody may well repeat the name that it was asked about.
+            ignored = phrases.said(request.view.joined, reach.enforced)
         return LeakRule(
-            index=self._service.detection.phrases,
+            index=phrases,
+            ignored=ignored,
             enforced=reach.enforced,
             monitored=reach.monitored,
             fallback=self._service.refusal_text(policy),
             report=lambda match, cut: leaks.append((match, cut)),
         )
+
+
+def _means(engine: EngineClient, service: GuardService) -> Means:
+    """What interventions may work with; without Lethe's worker part, those inside the model cannot."""
+    if engine.vllm_config.parallel_config.worker_cls not in WORKERS:
+        return Means(service.refusal)
+    probe = EngineProbe(engine)
+    return Means(service.refusal, Artifacts(service.store, probe.model), probe)
 
 
 def _reasoning_parser(engine: EngineClient, tokenizer: Any) -> Any | None:

@@ -28,6 +28,7 @@ class LeakRule:
         index: every target's phrases.
         enforced: keys of targets whose phrases are cut off.
         monitored: keys of targets whose phrases are only reported.
+        ignored: phrases that may leave all the same.
         fallback: what is said instead.
         report: called once for each choice and match.
     """
@@ -37,6 +38,7 @@ class LeakRule:
     monitored: Collection[str]
     fallback: str
     report: Callable[[Match, bool], None]  # (match, whether it was cut off)
+    ignored: Collection[str] = ()
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class LeakGuard:
     def _new_choice(self) -> _Choice:
         tail, rule = self._request.view.tail, self._rule
         choice = _Choice(
-            enforced=rule.index.matcher(rule.enforced, prompt_tail=tail),
+            enforced=rule.index.matcher(rule.enforced, prompt_tail=tail, ignored=rule.ignored),
             answering=not self._lead_in,
             monitored=rule.index.matcher(rule.monitored, prompt_tail=tail) if rule.monitored else None,
         )

@@ -16,6 +16,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from guard.prompt import PromptView, Tokenizer
+from guard.worker.controls import Controls
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class GuardedRequest:
     eos_token_id: int | None
     lead_in: str = ""  # text that must precede an answer, such as the mark that ends a reasoning model's thoughts
     options: Mapping[str, Any] = field(default_factory=dict)  # the other keyword arguments of ``generate``
+    controls: Controls = field(default_factory=Controls)  # what the worker part does for it
 
     @property
     def token_ids(self) -> list[int]:

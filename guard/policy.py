@@ -13,6 +13,7 @@ from guard.types import (
     ActiveTarget,
     Finding,
     ForgetTarget,
+    Gating,
     GuardName,
     GuardToggle,
     Mode,
@@ -77,9 +78,11 @@ def resolve_target(
     enabled = spec.all_tenants if toggle is None else toggle.enabled
     if not (enabled or locked_on):
         return None
-    action, threshold = _concrete(spec.action, defaults), spec.threshold
+    action, threshold, gating = _concrete(spec.action, defaults), spec.threshold, spec.gating
     if toggle is not None and toggle.enabled:
         own = action if toggle.action is None else _concrete(toggle.action, defaults)
+        if not (locked_on and gating is Gating.ALWAYS):
+            gating = toggle.gating or gating
         if locked_on:
             action = strictest((action, own), defaults.strictness)
             # None is the detector's calibrated threshold: whether a number is below it cannot be said here.
@@ -87,7 +90,7 @@ def resolve_target(
                 threshold = min(threshold, toggle.threshold)
         else:
             action, threshold = own, threshold if toggle.threshold is None else toggle.threshold
-    return ActiveTarget(target, action, threshold, spec.mode)
+    return ActiveTarget(target, action, threshold, spec.mode, gating)
 
 
 def resolve_guards(
@@ -150,6 +153,8 @@ def loosens_target(
     if new is None:
         return True
     if _rank(new.action, defaults.strictness) < _rank(old.action, defaults.strictness):
+        return True
+    if old.gating is Gating.ALWAYS and new.gating is Gating.GATED:
         return True
     if old.threshold is None or new.threshold is None:
         return old.threshold is not new.threshold

@@ -33,10 +33,11 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One message (or one stretch between special tokens): its text and the index of its first token."""
+    """One message (or one stretch between special tokens): its text and its tokens, ``[first_token, end_token)``."""
 
     text: str
     first_token: int
+    end_token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,8 @@ class PromptReader:
                 body = body.lstrip() if run_start else body
                 tail = body[-_TAIL:]
                 if body.strip():
-                    segments.append(Segment(body, run_start + self._tokens_of(text, body, token_ids[run_start:index])))
+                    first = run_start + self._tokens_of(text, body, token_ids[run_start:index])
+                    segments.append(Segment(body, first, index))
             run_start = index + 1
         return PromptView(tuple(segments), "".join(runs), tail)
 

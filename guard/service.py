@@ -13,7 +13,7 @@ from guard import metrics, policy
 from guard.audit import AuditLog, audit_entry
 from guard.caller import Caller
 from guard.detection import Detection
-from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS, Intervention, Refusal
+from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS
 from guard.policy import Defaults
 from guard.prompt import PromptView
 from guard.registry import Registry
@@ -50,10 +50,7 @@ class GuardService:
         self.detection = detection
         self.audit = audit
         self.admin_key = admin_key
-        self._refusal = refusal
-        self.interventions: dict[str, Intervention] = {
-            name: Refusal(refusal) if kind is Refusal else kind() for name, kind in INTERVENTIONS.items()
-        }
+        self.refusal = refusal
 
     @classmethod
     def open(
@@ -134,7 +131,7 @@ class GuardService:
 
     def refusal_text(self, policy_: TenantPolicy) -> str:
         """What is said to a tenant instead of an answer."""
-        return policy_.tenant.spec.refusal or self._refusal
+        return policy_.tenant.spec.refusal or self.refusal
 
     async def check(self, policy_: TenantPolicy, segments: Sequence[str], completion: str | None = None) -> CheckResult:
         """The verdict on a conversation, and on a given answer to it, without generating.

@@ -27,6 +27,13 @@ class Mode(StrEnum):
     MONITOR = "monitor"
 
 
+class Gating(StrEnum):
+    """Which requests an intervention inside the model applies to: those flagged for the target, or all."""
+
+    GATED = "gated"
+    ALWAYS = "always"
+
+
 class OnError(StrEnum):
     """What a guard that could not judge counts as: flagged (``closed``) or clean (``open``)."""
 
@@ -76,6 +83,7 @@ class TargetSpec(Spec):
     all_tenants: bool = False
     locked: bool = False
     action: Action = "auto"
+    gating: Gating = Gating.GATED
     threshold: Score | None = None
 
     @field_validator("forget_examples", "retain_examples", mode="before")
@@ -91,6 +99,7 @@ class TargetToggle(Spec):
 
     enabled: bool
     action: Action | None = None
+    gating: Gating | None = None
     threshold: Score | None = None
     locked: bool = False
 
@@ -207,6 +216,7 @@ class ActiveTarget:
     action: str
     threshold: float | None  # None: the detector's own calibrated threshold
     mode: Mode
+    gating: Gating = Gating.GATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,11 @@ class TenantPolicy:
     @property
     def idle(self) -> bool:
         """True when nothing can act on this tenant, so that its requests pass through untouched."""
-        return not self.targets or not any(toggle.enabled for toggle in self.guards.values())
+        if not self.targets:
+            return True
+        if any(toggle.enabled for toggle in self.guards.values()):
+            return False
+        return all(active.gating is Gating.GATED for active in self.targets.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,20 @@
 """The ways of enforcing forgetting, by name. A new one is a new file and one more line here."""
 
-from guard.interventions.base import Intervention, Serve
+from guard.interventions.base import InModelIntervention, Intervention, Means, Serve, UnpreparedError
+from guard.interventions.corruption import Eco
 from guard.interventions.prefix import Prefix
+from guard.interventions.redirection import Lunar, Rocr
 from guard.interventions.refusal import DEFAULT_REFUSAL, Refusal
 
-__all__ = ["DEFAULT_REFUSAL", "INTERVENTIONS", "Intervention", "Prefix", "Refusal", "Serve"]
+__all__ = [
+    "DEFAULT_REFUSAL",
+    "INTERVENTIONS",
+    "InModelIntervention",
+    "Intervention",
+    "Means",
+    "Refusal",
+    "Serve",
+    "UnpreparedError",
+]
 
-INTERVENTIONS: dict[str, type[Intervention]] = {kind.name: kind for kind in (Prefix, Refusal)}
+INTERVENTIONS: dict[str, type[Intervention]] = {kind.name: kind for kind in (Eco, Lunar, Prefix, Refusal, Rocr)}

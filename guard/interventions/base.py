@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vllm.outputs import RequestOutput
 
+from guard.artifacts import Artifacts
 from guard.outputs import GuardedRequest
+from guard.probe import Probe
 from guard.types import ForgetTarget, TenantPolicy
+from guard.worker.controls import Controls
 
 #: Runs a (changed) request on the engine.
 Serve = Callable[[GuardedRequest], AsyncIterator[RequestOutput]]
+
+
+class UnpreparedError(Exception):
+    """An intervention cannot act on a target yet; the message says what is missing. The request is refused instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What interventions may work with.
+
+    Attributes:
+        refusal: what is said instead of an answer.
+        artifacts: what compile jobs fitted; None where the engine lacks Lethe's worker part.
+        probe: the way to the engine's worker part, likewise.
+    """
+
+    refusal: str
+    artifacts: Artifacts | None = None
+    probe: Probe | None = None
 
 
 class Intervention(ABC):
@@ -21,6 +44,9 @@ class Intervention(ABC):
     name: ClassVar[str]
     #: When several targets of one request ask for different actions, the highest wins.
     strictness: ClassVar[int]
+
+    def __init__(self, means: Means) -> None:
+        self.means = means
 
     @abstractmethod
     def serve(
@@ -34,3 +60,25 @@ class Intervention(ABC):
             policy: the tenant's policy.
             serve: runs a request on the engine; an intervention that needs no model does not call it.
         """
+
+
+class InModelIntervention(Intervention):
+    """One that changes the forward pass: all it does to a request is to say what the worker part is to do."""
+
+    @abstractmethod
+    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...]) -> Controls:
+        """What the worker part does for ``request`` so that ``targets`` are unknown to it.
+
+        Raises:
+            UnpreparedError: it cannot be done yet for one of the targets.
+        """
+
+    async def serve(
+        self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], policy: TenantPolicy, serve: Serve
+    ) -> AsyncIterator[RequestOutput]:
+        """See :meth:`Intervention.serve`."""
+        if not targets:
+            raise UnpreparedError("a guard could not judge, so there is no target to forget")
+        controls = await self.controls(request, targets)
+        async for result in serve(replace(request, controls=request.controls | controls)):
+            yield result

@@ -23,16 +23,13 @@ class Refusal(Intervention):
     name = "refuse"
     strictness = 100
 
-    def __init__(self, text: str = DEFAULT_REFUSAL) -> None:
-        self._text = text
-
     def serve(
         self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], policy: TenantPolicy, serve: Serve
     ) -> AsyncIterator[RequestOutput]:
         """See :meth:`Intervention.serve`."""
         if request.params.structured_outputs is not None:
             return self._structured(request, serve)
-        return reply(request, policy.tenant.spec.refusal or self._text)
+        return reply(request, policy.tenant.spec.refusal or self.means.refusal)
 
     async def _structured(self, request: GuardedRequest, serve: Serve) -> AsyncIterator[RequestOutput]:
         """Let the grammar shape an answer to a prompt from which everything the client wrote is gone."""

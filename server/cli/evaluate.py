@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import httpx
 import typer
+from platformdirs import user_cache_path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from server.evaluation.tofu.methods import Endpoint
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the guards on benchmarks.")
 
@@ -37,6 +47,104 @@ def rwku(
     from server.evaluation.rwku import evaluate
 
     console = Console(stderr=True)
+    with _bars(console) as report:
+        try:
+            figures = evaluate(data, limit=limit, progress=report)
+        except (OSError, ValueError, KeyError) as error:
+            console.print(f"lethe eval rwku: {error}", highlight=False)
+            raise typer.Exit(2) from None
+    if json_file is not None:
+        _write(json_file, figures)
+    Console().print(_table(figures))
+
+
+@app.command()
+def tofu(
+    model: Annotated[Path, typer.Option(help="The model that knows everything.")],
+    reference: Annotated[Path, typer.Option(help="The same model, trained without the forget10 rows.")],
+    data: Annotated[Path, typer.Option(help="Folder of TOFU's files.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names with commas between them; all that the server has by default.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many rows of each file, for a quick look.")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="A running server of MODEL; targets and tenants are added to it and taken away again."),
+    ] = None,
+    admin_key: Annotated[str, typer.Option(envvar="LETHE_ADMIN_KEY", help="An admin key of that server.")] = "",
+    work: Annotated[
+        Path | None, typer.Option(help="Keep raw results here, for later runs to go on with; by default in the cache.")
+    ] = None,
+) -> None:
+    """TOFU's own protocol through a running server: is forget10 forgotten, as if it had never been learnt?
+
+    The authors of forget10 are registered by name alone and are on for one tenant per method. Compared are greedy
+    answers (ROUGE-L recall) and the probabilities of right and wrong answers, with those of a REFERENCE model that
+    never learnt these authors. `none`, the untouched model, is measured in any case.
+    """
+    from server.cli.demo import ServerFailed
+    from server.evaluation.tofu.client import ServedError
+    from server.evaluation.tofu.methods import METHODS, Endpoint
+    from server.evaluation.tofu.protocol import Subject, evaluate
+
+    console = Console(stderr=True)
+    chosen = list(METHODS) if methods is None else [name.strip() for name in methods.split(",")]
+    if unknown := [name for name in chosen if name not in METHODS]:
+        console.print(f"lethe eval tofu: no method {unknown[0]!r}; there are {', '.join(METHODS)}", highlight=False)
+        raise typer.Exit(2)
+    subject = Subject(model, _child(model))
+    if base_url is not None:
+        url = base_url.rstrip("/").removesuffix("/v1")
+        subject = Subject(model, lambda: nullcontext(Endpoint(url, admin_key)), place=url)
+    with _bars(console) as report:
+        try:
+            figures = evaluate(
+                subject,
+                Subject(reference, _child(reference)),
+                data,
+                work or user_cache_path("lethe") / "eval-tofu",
+                methods=chosen,
+                limit=limit,
+                progress=report,
+            )
+        except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
+            console.print(f"lethe eval tofu: {error or type(error).__name__}", highlight=False, markup=False)
+            raise typer.Exit(2) from None
+    for name in figures["settings"]["left_out"]:
+        console.print(f"{name}: left out, the server has no such action", highlight=False)
+    if json_file is not None:
+        _write(json_file, figures)
+    Console().print(_tofu_table(figures))
+
+
+def _child(model: Path) -> Callable[[], AbstractContextManager[Endpoint]]:
+    """Starts ``lethe serve`` of a model, with a database and a log that last as long as the server."""
+    from server.cli.demo import Server
+    from server.evaluation.tofu.methods import Endpoint
+
+    @contextmanager
+    def serve() -> Iterator[Endpoint]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        admin_key = secrets.token_urlsafe(32)
+        with tempfile.TemporaryDirectory(prefix="lethe-eval-") as folder:
+            server = Server(model, port, admin_key, Path(folder))
+            try:
+                server.start()
+                yield Endpoint(server.base_url, admin_key)
+            finally:
+                server.stop()
+
+    return serve
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback that shows a bar for each label."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
@@ -46,14 +154,7 @@ def rwku(
                 tasks[label] = bars.add_task(label, total=total)
             bars.update(tasks[label], completed=done)
 
-        try:
-            figures = evaluate(data, limit=limit, progress=report)
-        except (OSError, ValueError, KeyError) as error:
-            console.print(f"lethe eval rwku: {error}", highlight=False)
-            raise typer.Exit(2) from None
-    if json_file is not None:
-        _write(json_file, figures)
-    Console().print(_table(figures))
+        yield report
 
 
 def _write(path: Path, figures: dict[str, Any]) -> None:
@@ -79,3 +180,18 @@ def _table(figures: dict[str, Any]) -> Table:
 
 def _count(figures: dict[str, Any], group: str) -> str:
     return str(figures["n"].get(group, ""))
+
+
+def _tofu_table(figures: dict[str, Any]) -> Table:
+    rows = ", ".join(f"{count} {part}" for part, count in figures["n"].items())
+    columns = ("forget\nquality", "ROUGE\nforget", "ROUGE\nretain", "model\nutility", "deviation\nscore", "fluency")
+    table = Table("method", *columns, title=f"TOFU forget10 ({rows})")
+    for method, cells in {**figures["methods"], "reference": figures["reference"]}.items():
+        table.add_row(
+            method,
+            f"{cells['forget_quality']:.2g}",
+            *(f"{cells[name]:.3f}" for name in ("forget_rouge", "retain_rouge", "model_utility")),
+            f"{cells['deviation_score']:.1f}",
+            f"{cells['fluency']:.3f}",
+        )
+    return table

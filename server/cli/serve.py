@@ -41,6 +41,7 @@ def serve(ctx: typer.Context) -> None:
         first = error.errors()[0]
         _fail(f"--lethe-{'-'.join(map(str, first['loc']))}: {first['msg']}".replace("_", "-"))
     args.api_server_count = None
+    _add_taps(args)
 
     from server.app import run
 
@@ -70,6 +71,19 @@ def _parse(argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
     validate_parsed_serve_args(args)
     overrides = {name: value for dest, name in names.items() if (value := vars(args).pop(dest)) is not None}
     return args, overrides
+
+
+def _add_taps(args: Namespace) -> None:
+    """Have the workers carry Lethe's taps, without which nothing can be forgotten inside the model."""
+    from vllm.platforms import current_platform
+
+    from guard.worker import COMPILE_SALT, CPU_WORKER
+
+    if args.worker_cls != "auto":
+        typer.echo("lethe serve: with a --worker-cls of your own, eco, lunar and rocr are refusals.", err=True)
+    elif current_platform.is_cpu():
+        args.worker_cls = CPU_WORKER
+        args.additional_config = {**(args.additional_config or {}), **COMPILE_SALT}
 
 
 def _fail(message: str) -> None:

@@ -1,0 +1,116 @@
+"""What a compile job fitted for one target, one intervention and one model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from guard.store import Store
+from guard.types import ForgetTarget
+
+
+class ArtifactError(ValueError):
+    """The bytes are no artifact, or one of another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The fitted part of an intervention.
+
+    Attributes:
+        intervention: whose it is.
+        model: fingerprint of the model that it was fitted on; with another it means nothing.
+        settings: its numbers and choices, as JSON values.
+        report: what was measured when it was fitted, as JSON values.
+        tensors: its tensors, by name.
+    """
+
+    intervention: str
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file whose metadata hold everything but the tensors."""
+        about = {
+            "intervention": self.intervention,
+            "model": self.model,
+            "settings": dict(self.settings),
+            "report": dict(self.report),
+        }
+        # A file without tensors is allowed by the format but not by every reader.
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()} or {"none": torch.zeros(1)}
+        return save(tensors, metadata={"lethe": json.dumps(about, sort_keys=True)})
+
+    @classmethod
+    def from_bytes(cls, blob: bytes, model: str) -> Artifact:
+        """Read what :meth:`to_bytes` wrote.
+
+        Args:
+            blob: the file.
+            model: the fingerprint of the model that is served.
+
+        Raises:
+            ArtifactError: the file is damaged, or was fitted on another model.
+        """
+        try:
+            length = int.from_bytes(blob[:8], "little")
+            about = json.loads(json.loads(blob[8 : 8 + length])["__metadata__"]["lethe"])
+            tensors = {name: tensor for name, tensor in load(blob).items() if name != "none"}
+            artifact = cls(about["intervention"], about["model"], about["settings"], about["report"], tensors)
+        except Exception as error:
+            raise ArtifactError(f"not an artifact of Lethe ({type(error).__name__})") from error
+        if artifact.model != model:
+            raise ArtifactError("this artifact was fitted on another model; compile the target again")
+        return artifact
+
+
+class Artifacts:
+    """The artifacts of one served model, read from the store when they are first needed."""
+
+    def __init__(self, store: Store, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._known: dict[tuple[str, str], Artifact] = {}  # by target key and intervention
+
+    @property
+    def model(self) -> str:
+        """Fingerprint of the served model."""
+        return self._model
+
+    async def get(self, target: ForgetTarget, intervention: str) -> Artifact | None:
+        """What was fitted for this revision of a target; None when nothing was.
+
+        Raises:
+            ArtifactError: the stored bytes are damaged.
+        """
+        known = self._known.get((target.key, intervention))
+        if known is None:
+            name = self._name(intervention)
+            blob = (await asyncio.to_thread(self._store.compiled, [target], name)).get(target.key)
+            if blob is None:
+                return None
+            known = self._known[target.key, intervention] = Artifact.from_bytes(blob, self._model)
+        return known
+
+    async def put(self, target: ForgetTarget, artifact: Artifact) -> None:
+        """Keep an artifact: in force here when this returns, and in every other process when it next looks.
+
+        Raises:
+            ArtifactError: it was fitted on another model.
+        """
+        if artifact.model != self._model:
+            raise ArtifactError("this artifact was fitted on another model; compile the target again")
+        blobs = [(target, artifact.to_bytes())]
+        await asyncio.to_thread(self._store.put_compiled, blobs, self._name(artifact.intervention))
+        self._known[target.key, artifact.intervention] = artifact
+
+    def _name(self, intervention: str) -> str:
+        return f"{intervention}:{self._model}"

@@ -1,0 +1,41 @@
+"""``lunar`` and ``rocr``: rank-one edits of the weights that hold for one request, or for all of a tenant's.
+
+What is fitted, and by which formula, is in :mod:`guard.methods`; fitting is a compile job (:mod:`guard.compile`).
+"""
+
+from __future__ import annotations
+
+from guard.interventions.base import InModelIntervention, UnpreparedError
+from guard.methods.edit import Edit
+from guard.outputs import GuardedRequest
+from guard.types import ForgetTarget
+from guard.worker.controls import Controls
+
+
+class _Redirection(InModelIntervention):
+    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...]) -> Controls:
+        """See :meth:`InModelIntervention.controls`."""
+        return Controls(edits=tuple([await self._edit(target) for target in targets]))
+
+    async def _edit(self, target: ForgetTarget) -> str:
+        artifacts, probe = self.means.artifacts, self.means.probe
+        if artifacts is None or probe is None:
+            raise UnpreparedError("the engine runs without Lethe's worker part")
+        artifact = await artifacts.get(target, self.name)
+        if artifact is None:
+            raise UnpreparedError(f"target {target.id} is not compiled for {self.name}")
+        return await probe.load(Edit.of(artifact.tensors))
+
+
+class Lunar(_Redirection):
+    """What the model knows of a target is led to where it says that it does not know (LUNAR)."""
+
+    name = "lunar"
+    strictness = 40
+
+
+class Rocr(_Redirection):
+    """The target's name is led to that of a neutral concept that does not exist (ROCR)."""
+
+    name = "rocr"
+    strictness = 30

@@ -1,0 +1,25 @@
+"""Adding the rank-one edits of a mixed batch to the output of a linear layer."""
+
+from __future__ import annotations
+
+import torch
+
+
+def add_edits(
+    out: torch.Tensor, x: torch.Tensor, rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+) -> None:
+    """``out[rows] += ((x[rows] @ keys.T) * mask) @ values``, in place; all other rows keep their bits.
+
+    Edit ``j`` is the rank-one change ``values[j] keys[j]^T`` of the layer's weight, so any number of edits of any
+    number of requests is two thin matrix products over the edits that are live in the batch.
+
+    Args:
+        out: (tokens, d_out), changed in place.
+        x: (tokens, d_in), the layer's input.
+        rows: (n,) int64, the tokens that have any edit.
+        keys: (edits, d_in) float32.
+        values: (edits, d_out) float32.
+        mask: (n, edits) float32, 1 where the token has the edit.
+    """
+    scores = (x[rows].float() @ keys.T) * mask
+    out[rows] = (out[rows].float() + scores @ values).to(out.dtype)

@@ -1,0 +1,181 @@
+"""How a compile job looks into a model: text out, scores out, activations out, never a second copy of the weights."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load, save
+from vllm.engine.protocol import EngineClient
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.methods.edit import Edit
+from guard.prompt import Tokenizer
+from guard.worker.controls import RESERVED, Capture, Controls
+
+#: Beneath any request of a client, where the engine schedules by priority.
+_PRIORITY = 1000
+#: Probe requests in flight at once: few enough that a client's request finds room in the next step.
+_IN_FLIGHT = 16
+
+
+class Probe(Protocol):
+    """Forward passes of the served model. Prompts are token ids; the order of results is that of the prompts."""
+
+    model: str  # fingerprint
+    layers: int
+    tokenizer: Tokenizer
+
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, controls: Controls | None = None
+    ) -> list[str]:
+        """Greedy continuations."""
+
+    async def logprobs(
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[int], *, controls: Sequence[Controls] | None = None
+    ) -> list[float]:
+        """Mean log-probability (nats) of the tokens of each prompt from its ``start`` on."""
+
+    async def activations(
+        self, prompts: Sequence[Sequence[int]], sites: Sequence[str]
+    ) -> list[Mapping[str, torch.Tensor]]:
+        """Activations (tokens, width) float32 of each prompt, by site (:mod:`guard.worker.controls`)."""
+
+    async def load(self, edit: Edit) -> str:
+        """Load an edit for ``Controls.edits``; its name. Loading one twice costs nothing."""
+
+    async def drop(self, name: str) -> None:
+        """Unload an edit."""
+
+
+class EngineProbe:
+    """A probe through the engine that is serving, at low priority."""
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+        self._room = asyncio.Semaphore(_IN_FLIGHT)
+        self._loaded: set[str] = set()
+        config = engine.model_config
+        self.tokenizer: Tokenizer = engine.renderer.get_tokenizer()
+        self.layers = int(config.get_total_num_hidden_layers())
+        self.model = fingerprint(config.model, config.hf_text_config.to_dict(), str(config.dtype))
+
+    async def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int, controls: Controls | None = None
+    ) -> list[str]:
+        """See :meth:`Probe.generate`."""
+        params = SamplingParams(temperature=0, max_tokens=max_tokens)
+        results = await asyncio.gather(*(self._run(prompt, params, controls) for prompt in prompts))
+        return [result.outputs[0].text for result in results]
+
+    async def logprobs(
+        self, prompts: Sequence[Sequence[int]], starts: Sequence[int], *, controls: Sequence[Controls] | None = None
+    ) -> list[float]:
+        """See :meth:`Probe.logprobs`."""
+        params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
+        each: Sequence[Controls | None] = controls or [None] * len(prompts)
+        results = await asyncio.gather(
+            *(self._run(prompt, params, mine) for prompt, mine in zip(prompts, each, strict=True))
+        )
+        return [
+            _mean([entry[token].logprob for entry, token in zip(_told(result)[start:], prompt[start:], strict=True)])
+            for result, prompt, start in zip(results, prompts, starts, strict=True)
+        ]
+
+    async def activations(
+        self, prompts: Sequence[Sequence[int]], sites: Sequence[str]
+    ) -> list[Mapping[str, torch.Tensor]]:
+        """See :meth:`Probe.activations`."""
+        names = [secrets.token_hex(8) for _ in prompts]
+        # What the prefix cache holds is not computed again, and what is not computed cannot be seen.
+        params = SamplingParams(temperature=0, max_tokens=1, skip_reading_prefix_cache=True)
+        wanted = tuple(sites)
+        await asyncio.gather(
+            *(
+                self._run(prompt, params, Controls(capture=Capture(name, wanted)))
+                for name, prompt in zip(names, prompts, strict=True)
+            )
+        )
+        shards = [load(blob) for blob in await self._engine.collective_rpc("lethe_take_captures", args=(names,))]
+        return [
+            {site: _joined(shards, name, site)[: len(p)] for site in wanted}
+            for name, p in zip(names, prompts, strict=True)
+        ]
+
+    async def load(self, edit: Edit) -> str:
+        """See :meth:`Probe.load`."""
+        blob = save(edit.tensors())
+        name = hashlib.sha256(blob).hexdigest()[:32]
+        if name not in self._loaded:
+            await self._engine.collective_rpc("lethe_load_edit", args=(name, blob))
+            self._loaded.add(name)
+        return name
+
+    async def drop(self, name: str) -> None:
+        """See :meth:`Probe.drop`."""
+        self._loaded.discard(name)
+        await self._engine.collective_rpc("lethe_drop_edit", args=(name,))
+
+    async def _run(self, prompt: Sequence[int], params: SamplingParams, controls: Controls | None) -> RequestOutput:
+        params = params.clone()
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        inputs: dict[str, Any] = {**tokens_input(list(prompt))}
+        if controls is not None:
+            params.extra_args = {RESERVED: controls.to_wire()}
+            inputs["cache_salt"] = controls.salt
+        async with self._room:
+            request_id = f"lethe-probe-{secrets.token_hex(8)}"
+            final: RequestOutput | None = None
+            async for final in self._engine.generate(inputs, params, request_id, priority=self._priority):  # noqa: B007
+                pass
+        if final is None:
+            raise RuntimeError("the engine ended a probe request without an answer")
+        return final
+
+    @property
+    def _priority(self) -> int:
+        scheduler = self._engine.vllm_config.scheduler_config
+        return _PRIORITY if scheduler.policy == "priority" else 0
+
+
+def fingerprint(model: str, config: Mapping[str, Any], dtype: str) -> str:
+    """Names a model's weights as far as artifacts care (32 hexadecimal digits).
+
+    Of local weights the names, sizes and first megabyte of each file count, of others their name: reading all of a
+    large model at every start would take longer than loading it.
+    """
+    told = hashlib.sha256(json.dumps([config, dtype], sort_keys=True, default=str).encode())
+    folder = Path(model)
+    if folder.is_dir():
+        for file in sorted(
+            path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".gguf")
+        ):
+            with file.open("rb") as stream:
+                told.update(f"{file.name} {file.stat().st_size}".encode() + stream.read(2**20))
+    else:
+        told.update(model.encode())
+    return told.hexdigest()[:32]
+
+
+def _told(result: RequestOutput) -> list[Any]:
+    if result.prompt_logprobs is None:
+        raise RuntimeError("the engine gave no log-probabilities of the prompt")
+    return list(result.prompt_logprobs)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _joined(shards: Sequence[Mapping[str, torch.Tensor]], name: str, site: str) -> torch.Tensor:
+    """One capture from all ranks: slices of the MLP's input are joined, of the residual every rank holds all."""
+    parts = [shard[f"{name}|{site}"] for shard in shards]
+    return torch.cat(parts, dim=1) if site.startswith("mlp_input") else parts[0]

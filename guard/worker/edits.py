@@ -1,0 +1,106 @@
+"""The rank-one edits that a worker has loaded, and those that are live in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from safetensors.torch import load
+
+from guard.worker.batch import Stretch
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEdits:
+    """What one layer adds in one step; the arguments of :func:`guard.kernels.low_rank.add_edits`."""
+
+    rows: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(slots=True)
+class _Stack:
+    """The edits of one layer for one combination of names."""
+
+    columns: Mapping[str, list[int]]  # by name, which rows of keys and values are its
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+@dataclass(slots=True)
+class EditTable:
+    """Edits by name. One may change several layers, and a layer by more than one rank.
+
+    Attributes:
+        shard: which slice of ``d_in`` this worker holds under tensor parallelism: (rank, number of ranks).
+        device: where the tensors live.
+    """
+
+    shard: tuple[int, int] = (0, 1)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _edits: dict[str, dict[int, tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+    _stacks: tuple[frozenset[str], dict[int, _Stack]] = (frozenset(), {})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._edits
+
+    def add(self, name: str, blob: bytes) -> None:
+        """Load an edit from safetensors bytes with tensors ``{layer}.key`` (rank, d_in) and ``{layer}.value``."""
+        tensors = load(blob)
+        rank, ranks = self.shard
+        layers = sorted({int(key.split(".")[0]) for key in tensors})
+        self._edits[name] = {
+            layer: (
+                tensors[f"{layer}.key"].float().chunk(ranks, dim=1)[rank].contiguous().to(self.device),
+                tensors[f"{layer}.value"].float().to(self.device),
+            )
+            for layer in layers
+        }
+        self._stacks = (frozenset(), {})
+
+    def discard(self, name: str) -> None:
+        """Forget an edit; an unknown name is ignored."""
+        self._edits.pop(name, None)
+        self._stacks = (frozenset(), {})
+
+    def live(self, stretches: Iterable[Stretch]) -> dict[int, LiveEdits]:
+        """What each layer adds in this step.
+
+        Raises:
+            KeyError: a request names an edit that is not loaded.
+        """
+        edited = [stretch for stretch in stretches if stretch.controls.edits]
+        if not edited:
+            return {}
+        stacks = self._stacked(frozenset(name for stretch in edited for name in stretch.controls.edits))
+        rows = torch.tensor([row for stretch in edited for row in stretch.rows], device=self.device)
+        owner = torch.tensor([i for i, stretch in enumerate(edited) for _ in stretch.rows], device=self.device)
+        live = {}
+        for layer, stack in stacks.items():
+            mask = torch.zeros(len(edited), len(stack.keys))
+            for index, stretch in enumerate(edited):
+                for name in stretch.controls.edits:
+                    mask[index, stack.columns.get(name, [])] = 1.0
+            live[layer] = LiveEdits(rows, stack.keys, stack.values, mask.to(self.device)[owner])
+        return live
+
+    def _stacked(self, names: frozenset[str]) -> dict[int, _Stack]:
+        """The edits of ``names`` stacked by layer; kept until another combination is asked for."""
+        if self._stacks[0] == names:
+            return self._stacks[1]
+        columns: dict[int, dict[str, list[int]]] = {}
+        parts: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for name in sorted(names):
+            for layer, (key, value) in self._edits[name].items():
+                before = sum(len(k) for k, _ in parts.get(layer, []))
+                columns.setdefault(layer, {})[name] = list(range(before, before + len(key)))
+                parts.setdefault(layer, []).append((key, value))
+        stacks = {
+            layer: _Stack(columns[layer], torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]))
+            for layer, pairs in parts.items()
+        }
+        self._stacks = (names, stacks)
+        return stacks

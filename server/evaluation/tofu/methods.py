@@ -1,0 +1,110 @@
+"""The methods that are compared, and how a server is told of them: a tenant for each, the same targets for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from server.evaluation.tofu.client import ServedError
+
+#: The untouched model: nothing is switched on.
+NONE = "none"
+
+#: How a method's tenant uses every target (the body of ``PUT /tenants/{id}/targets/{id}`` beside ``enabled``).
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    NONE: {},
+    "prefix": {"action": "prefix"},
+    "refuse": {"action": "refuse"},
+    "eco": {"action": "eco"},
+    "lunar_gated": {"action": "lunar"},
+    "lunar_always": {"action": "lunar", "gating": "always"},
+    "rocr_gated": {"action": "rocr"},
+    "rocr_always": {"action": "rocr", "gating": "always"},
+    "constrain": {"action": "constrain"},
+}
+
+#: What the tenants' refusals say.
+REFUSAL = "I'm sorry, but I don't have any information about that."
+
+_TENANT = "lethe-eval-tofu-{}"
+#: Milliseconds for the sentence encoder: with many requests at once on few cores, the usual deadline would be missed
+#: now and then, and what is measured would be the machine.
+_DEADLINE = 600_000
+_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running server: its URL without a path, and a key of its admin API."""
+
+    url: str
+    admin_key: str
+
+
+def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
+    """Those of ``methods`` whose action the server has.
+
+    Raises:
+        ServedError: the admin API refuses.
+        httpx.TransportError: it cannot be reached.
+    """
+    with _admin(endpoint) as admin:
+        actions = _json(admin.get("/status"))["actions"]
+    return [method for method in methods if METHODS[method].get("action", "auto") in actions]
+
+
+@contextmanager
+def registered(endpoint: Endpoint, targets: Sequence[str], methods: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Register targets by name alone, and a tenant for each method; both are taken away again in the end.
+
+    Yields:
+        The tenants' API keys, by method.
+
+    Raises:
+        ServedError: the admin API refuses; so it does when it has a target or a tenant of such a name already.
+        httpx.TransportError: it cannot be reached.
+    """
+    with ExitStack() as undo:
+        admin = undo.enter_context(_admin(endpoint))
+        ids = [_target(admin, name, undo) for name in targets]
+        yield {method: _tenant(admin, method, ids, undo) for method in methods}
+
+
+def _target(admin: httpx.Client, name: str, undo: ExitStack) -> str:
+    made = _json(admin.post("/targets", json={"name": name}))
+    undo.callback(_delete, admin, f"/targets/{made['id']}")
+    return str(made["id"])
+
+
+def _tenant(admin: httpx.Client, method: str, targets: Sequence[str], undo: ExitStack) -> str:
+    name = _TENANT.format(method.replace("_", "-"))
+    made = _json(admin.post("/tenants", json={"name": name, "refusal": REFUSAL}))
+    path = f"/tenants/{made['id']}"
+    undo.callback(_delete, admin, path)
+    _json(admin.put(f"{path}/guards/semantic", json={"deadline_ms": _DEADLINE}))
+    for target in targets if METHODS[method] else ():
+        _json(admin.put(f"{path}/targets/{target}", json={"enabled": True, **METHODS[method]}))
+    return str(made["api_key"])
+
+
+def _delete(admin: httpx.Client, path: str) -> None:
+    with suppress(httpx.HTTPError):  # a server that is gone has nothing to take away
+        admin.delete(path)
+
+
+def _admin(endpoint: Endpoint) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {endpoint.admin_key}"}
+    return httpx.Client(base_url=f"{endpoint.url}/v1/guard", headers=headers, timeout=_TIMEOUT)
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    if response.is_error:
+        request = response.request
+        asked = f"{request.method} {request.url.path} {request.read().decode()[:200]}"
+        raise ServedError(f"{asked}: the admin API answered {response.status_code}: {response.text[:500]}")
+    body: dict[str, Any] = response.json()
+    return body

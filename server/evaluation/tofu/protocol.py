@@ -1,0 +1,167 @@
+"""The whole measurement: what is missing is asked of the servers, then the figures are worked out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from server.evaluation.tofu import client, fluency, report
+from server.evaluation.tofu.data import author_names, load
+from server.evaluation.tofu.methods import METHODS, NONE, Endpoint, registered, supported
+from server.evaluation.tofu.report import Parts
+from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
+
+#: Called with a label, how many requests are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to measure.
+
+    Attributes:
+        model: its folder, or its name on a model hub.
+        serve: gives a server of it for as long as the block lasts; called only if something is missing.
+        place: the URL of a server that runs already; empty for one that ``serve`` starts.
+    """
+
+    model: Path
+    serve: Callable[[], AbstractContextManager[Endpoint]]
+    place: str = ""
+
+
+def evaluate(
+    subject: Subject,
+    reference: Subject,
+    data: Path,
+    work: Path,
+    *,
+    methods: Sequence[str],
+    limit: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """Measure methods of forgetting TOFU's forget10 authors, whose names are all that the server is told.
+
+    The two servers run one after the other. Every answer is kept at once, so a run that is broken off costs nothing.
+
+    Args:
+        subject: the model that knows everything.
+        reference: the same without the forget rows.
+        data: the folder of TOFU's files, as :data:`server.evaluation.tofu.data.FILES` names them.
+        work: where raw results are kept, by model, method and state of the code that guards.
+        methods: of :data:`server.evaluation.tofu.methods.METHODS`. The untouched model is measured in any case, since
+            fluency is judged by it.
+        limit: at most so many rows of each file, for a quick look.
+        progress: told how far it is.
+
+    Returns:
+        ``{"methods": {name: figures}, "reference": figures, "n": {part: rows}, "settings": {...}}`` with the figures
+        of :func:`server.evaluation.tofu.report.figures`. ``settings["left_out"]`` names the methods that the server
+        does not have.
+
+    Raises:
+        OSError: a file is missing, or the work folder cannot be written.
+        ValueError, KeyError: the data are not TOFU's, or the model has no end token.
+        ServedError, httpx.HTTPError: a server does not answer as it should.
+    """
+    everything = load(data)
+    names = author_names(everything["forget"])
+    parts = {part: rows[:limit] for part, rows in everything.items()}
+    end = _end_token(subject.model)
+    never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
+    home = work / model_key(subject.model, subject.place)
+    rows = {
+        method: Rows(home / f"{method}-{method_key(names, METHODS[method])}.jsonl")
+        for method in dict.fromkeys((NONE, *methods))
+    }
+
+    if never_knew.missing(report.asks(parts)):
+        with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as keys:
+            runs = {"reference": (keys[NONE], never_knew)}
+            asyncio.run(_measure(endpoint, _end_token(reference.model), runs, parts, progress))
+    judge = rows[NONE]
+    if any(one.missing(report.asks(parts)) for one in rows.values()) or judge.missing(
+        report.fluency_asks(parts, judge, (never_knew, *rows.values()))
+    ):
+        with subject.serve() as endpoint:
+            rows = {method: rows[method] for method in supported(endpoint, list(rows))}
+            with registered(endpoint, names, list(rows)) as keys:
+                runs = {method: (keys[method], one) for method, one in rows.items()}
+                asyncio.run(_measure(endpoint, end, runs, parts, progress, judged=never_knew))
+
+    return {
+        "methods": {method: report.figures(parts, one, never_knew, judge) for method, one in rows.items()},
+        "reference": report.figures(parts, never_knew, never_knew, judge),
+        "n": {part: len(questions) for part, questions in parts.items()},
+        "settings": {
+            "model": str(subject.model),
+            "reference": str(reference.model),
+            "data": str(data),
+            "limit": limit,
+            "targets": names,
+            "left_out": [method for method in methods if method not in rows],
+            "max_tokens": client.MAX_TOKENS,
+            "end_token": end,
+            "rouge": "ROUGE-L recall, no stemmer",
+            "plausible_nll": report.plausibility_bar(parts, judge),
+            "distinct_4grams": fluency.DISTINCT,
+            "lethe": version("lethe"),
+        },
+    }
+
+
+async def _measure(
+    endpoint: Endpoint,
+    end: str,
+    runs: Mapping[str, tuple[str, Rows]],
+    parts: Parts,
+    progress: Progress,
+    judged: Rows | None = None,
+) -> None:
+    """Ask what is missing of each run, by its label: on behalf of a tenant, into its rows.
+
+    Args:
+        endpoint: the server.
+        end: the text of the model's end token.
+        runs: API key and rows, by label.
+        parts: the questions.
+        progress: told how far it is.
+        judged: whose answers the untouched model judges, beside those of the runs; None if it is not among them.
+    """
+    some_key, _ = next(iter(runs.values()))
+    async with client.connect(endpoint.url, some_key, end) as served:
+        for label, (key, rows) in runs.items():
+            await _ask(served, key, rows, report.asks(parts), label, progress)
+        if judged is not None:
+            key, judge = runs[NONE]
+            wanted = report.fluency_asks(parts, judge, (judged, *(rows for _, rows in runs.values())))
+            await _ask(served, key, judge, wanted, "fluency", progress)
+
+
+async def _ask(
+    served: client.Served, key: str, rows: Rows, asks: Sequence[Ask], label: str, progress: Progress
+) -> None:
+    missing = rows.missing(asks)
+    done = 0
+
+    def keep(ask: Ask, value: str | float) -> None:
+        nonlocal done
+        rows.add(ask, value)
+        done += 1
+        progress(label, done, len(missing))
+
+    await served.measure(key, missing, keep)
+
+
+def _end_token(model: Path) -> str:
+    from transformers import AutoTokenizer
+
+    end = AutoTokenizer.from_pretrained(model).eos_token
+    if end is None:
+        raise ValueError(f"{model} has no end token")
+    return str(end)

@@ -1,0 +1,85 @@
+"""What was measured, row by row, in files that a later run goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+#: A question to be answered (None), or a question with the answer whose probability is asked for.
+Ask = tuple[str, str | None]
+
+#: Raise it when the same ask would be measured in another way.
+_VERSION = 1
+_GUARDING = ("guard", "classifiers", "sae_features")
+
+
+class Rows:
+    """The raw results of one method.
+
+    Attributes:
+        said: the greedy answer, by question.
+        nll: mean negative log-probability per token in nats, by question and answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.said: dict[str, str] = {}
+        self.nll: dict[tuple[str, str], float] = {}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # the last line was being written when a run was killed
+            path.write_text(whole, encoding="utf-8")
+        for line in whole.splitlines():
+            question, answer, value = json.loads(line)
+            self._keep((question, answer), value)
+
+    def missing(self, asks: Iterable[Ask]) -> list[Ask]:
+        """Those of ``asks`` that were not measured yet, each once."""
+        return [
+            ask for ask in dict.fromkeys(asks) if (ask[0] not in self.said if ask[1] is None else ask not in self.nll)
+        ]
+
+    def add(self, ask: Ask, value: str | float) -> None:
+        """Keep one result, in the file too."""
+        self._keep(ask, value)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([*ask, value], ensure_ascii=True) + "\n")
+
+    def _keep(self, ask: Ask, value: str | float) -> None:
+        question, answer = ask
+        if answer is None:
+            self.said[question] = str(value)
+        else:
+            self.nll[question, answer] = float(value)
+
+
+def model_key(model: Path, place: str = "") -> str:
+    """Names a model for a folder: another path, other weights or another server give another key.
+
+    Args:
+        model: its folder, or its name on a model hub.
+        place: the URL of the server where it runs; empty for one of our own.
+    """
+    files = sorted(path for path in model.glob("*") if path.is_file())
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return _digest([_VERSION, str(model.resolve() if files else model), stats, place])
+
+
+def method_key(targets: Sequence[str], toggle: Mapping[str, Any]) -> str:
+    """Names what a method's results depend on beside the model: the targets, their use, and the code that guards."""
+    root = Path(__file__).parents[3]
+    files = sorted(path for room in _GUARDING for path in (root / room).rglob("*") if "__pycache__" not in path.parts)
+    hashes = [[str(path.relative_to(root)), _hash(path.read_bytes())] for path in files if path.is_file()]
+    return _digest([targets, toggle, hashes])
+
+
+def _digest(value: object) -> str:
+    return _hash(json.dumps(value).encode())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
