@@ -45,9 +45,12 @@ class Probe(Protocol):
         """Mean log-probability (nats) of the tokens of each prompt from its ``start`` on."""
 
     async def activations(
-        self, prompts: Sequence[Sequence[int]], sites: Sequence[str]
+        self, prompts: Sequence[Sequence[int]], sites: Sequence[str], *, edits: tuple[str, ...] = ()
     ) -> list[Mapping[str, torch.Tensor]]:
         """Activations (tokens, width) float32 of each prompt, by site (:mod:`guard.worker.controls`)."""
+
+    async def unembedding(self, token: int) -> torch.Tensor:
+        """The direction of the last residual that speaks for ``token``: (hidden,) float32."""
 
     async def load(self, edit: Edit) -> str:
         """Load an edit for ``Controls.edits``; its name. Loading one twice costs nothing."""
@@ -91,7 +94,7 @@ class EngineProbe:
         ]
 
     async def activations(
-        self, prompts: Sequence[Sequence[int]], sites: Sequence[str]
+        self, prompts: Sequence[Sequence[int]], sites: Sequence[str], *, edits: tuple[str, ...] = ()
     ) -> list[Mapping[str, torch.Tensor]]:
         """See :meth:`Probe.activations`."""
         names = [secrets.token_hex(8) for _ in prompts]
@@ -100,7 +103,7 @@ class EngineProbe:
         wanted = tuple(sites)
         await asyncio.gather(
             *(
-                self._run(prompt, params, Controls(capture=Capture(name, wanted)))
+                self._run(prompt, params, Controls(edits=edits, capture=Capture(name, wanted)))
                 for name, prompt in zip(names, prompts, strict=True)
             )
         )
@@ -109,6 +112,13 @@ class EngineProbe:
             {site: _joined(shards, name, site)[: len(p)] for site in wanted}
             for name, p in zip(names, prompts, strict=True)
         ]
+
+    async def unembedding(self, token: int) -> torch.Tensor:
+        """See :meth:`Probe.unembedding`."""
+        for blob in await self._engine.collective_rpc("lethe_unembedding", args=(token,)):
+            if blob is not None:
+                return load(blob)["direction"]
+        raise ValueError(f"no worker holds token {token}")
 
     async def load(self, edit: Edit) -> str:
         """See :meth:`Probe.load`."""

@@ -9,13 +9,13 @@ carries itself. What suits a model and a target is searched by a compile job; wi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from classifiers.phrase_index import PhraseIndex
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
+from guard.prompt import PromptReader, Tokenizer
 from guard.types import ForgetTarget
 from guard.worker.controls import Controls, Corruption, CorruptionKind
 
@@ -56,20 +56,42 @@ class Eco(InModelIntervention):
 
 def corruption(request: GuardedRequest, targets: tuple[ForgetTarget, ...], strength: Strength) -> Corruption:
     """Where and how the embeddings of a request are corrupted; the same prompt always alike."""
-    segments = request.view.segments
-    ids = request.token_ids
+    segments, ids = request.view.segments, request.token_ids
     answer = segments[-1] if segments and request.view.tail else None  # what the client began, the model continues
+    spans = tuple((segment.first_token, segment.end_token) for segment in segments if segment is not answer)
     answer_start = answer.first_token if answer else len(ids)
-    spans = [(segment.first_token, segment.end_token) for segment in segments if segment is not answer]
-    if answer is not None:
-        spans += _name_spans(request, answer_start, answer.end_token, targets)
+    return corruption_of(request.tokenizer, ids, answer_start, targets, strength, spans)
+
+
+def corruption_of(
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    answer_start: int,
+    targets: tuple[ForgetTarget, ...],
+    strength: Strength,
+    spans: tuple[tuple[int, int], ...] | None = None,
+) -> Corruption:
+    """The corruption of a prompt given as token ids.
+
+    Args:
+        tokenizer: of the model.
+        ids: the prompt, with the beginning of an answer from ``answer_start`` on, if there is one.
+        answer_start: at most ``len(ids)``.
+        targets: whose names are corrupted in the answer.
+        strength: how.
+        spans: the ranges of the prompt that somebody wrote; None: find them.
+    """
+    if spans is None:
+        view = PromptReader(tokenizer).read(ids[:answer_start])
+        spans = tuple((segment.first_token, segment.end_token) for segment in view.segments)
+    names = list(dict.fromkeys(name for target in targets for name in names_of(target)))
     return Corruption(
         kind=strength.kind,
         dims=strength.dims,
         strength=strength.noise,
-        seed=int.from_bytes(hashlib.sha256(repr(ids).encode()).digest()[:7], "big"),
-        spans=tuple(spans),
-        names=_spellings(request, targets),
+        seed=int.from_bytes(hashlib.sha256(repr(list(ids)).encode()).digest()[:7], "big"),
+        spans=(*spans, *_name_spans(tokenizer, ids[answer_start:], answer_start, names)),
+        names=_spellings(tokenizer, names),
         answer_start=answer_start,
         echo=strength.echo,
     )
@@ -82,15 +104,12 @@ def names_of(target: ForgetTarget) -> list[str]:
     return list(dict.fromkeys([*names, *parts]))
 
 
-def _name_spans(
-    request: GuardedRequest, first: int, end: int, targets: tuple[ForgetTarget, ...]
-) -> list[tuple[int, int]]:
-    """The ranges of tokens in ``[first, end)`` that touch a name."""
+def _name_spans(tokenizer: Tokenizer, ids: Sequence[int], first: int, names: list[str]) -> list[tuple[int, int]]:
+    """The ranges of tokens that touch a name; ``first`` is the position of the first of ``ids``."""
     index = PhraseIndex()
-    index.add("", [name for target in targets for name in names_of(target)])
-    ids = request.token_ids
-    ends = [len(request.tokenizer.decode(ids[first : stop + 1])) for stop in range(first, end)]
-    text = request.tokenizer.decode(ids[first:end])
+    index.add("", names)
+    ends = [len(tokenizer.decode(ids[: stop + 1])) for stop in range(len(ids))]
+    text = tokenizer.decode(ids)
     spans, done = [], 0
     while (found := index.find(text[done:], ("",))) is not None:
         start, stop = done + found.start, done + found.end
@@ -100,14 +119,9 @@ def _name_spans(
     return spans
 
 
-def _spellings(request: GuardedRequest, targets: tuple[ForgetTarget, ...]) -> tuple[tuple[int, ...], ...]:
+def _spellings(tokenizer: Tokenizer, names: list[str]) -> tuple[tuple[int, ...], ...]:
     """The token sequences by which the model would usually write a name."""
-    encode = request.tokenizer.encode
-    texts = [f"{space}{name}" for target in targets for name in names_of(target) for space in (" ", "")]
-    spelled = (tuple(encode(text, add_special_tokens=False)) for text in texts)
+    spelled = (
+        tuple(tokenizer.encode(f"{space}{name}", add_special_tokens=False)) for name in names for space in (" ", "")
+    )
     return tuple(dict.fromkeys(ids for ids in spelled if ids))[:_MOST_SPELLINGS]
-
-
-def settings_of(strength: Strength) -> Mapping[str, Any]:
-    """As JSON values, for an artifact."""
-    return {"kind": strength.kind, "dims": strength.dims, "noise": strength.noise, "echo": strength.echo}

@@ -24,25 +24,27 @@ def direction(unanswerable: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
     return unanswerable.float().mean(0) - forget.float().mean(0)
 
 
-def second_moment(inputs: torch.Tensor) -> torch.Tensor:
-    """``X X^T`` of inputs (tokens, d_in): (d_in, d_in) float32. Moments of several sets add up."""
-    inputs = inputs.float()
-    return inputs.T @ inputs
-
-
-def fit(
-    towards: torch.Tensor, forget: torch.Tensor, retain_moment: torch.Tensor, *, coefficient: float, ridge: float = 0.01
-) -> RankOne:
+def fit(towards: torch.Tensor, forget: torch.Tensor, retain: torch.Tensor, *, ridge: float = 0.01) -> RankOne:
     """The edit of one layer.
 
     Args:
-        towards: (hidden,), the direction ``r``.
-        forget: (tokens, d_in), inputs of ``down_proj`` on forget prompts.
-        retain_moment: (d_in, d_in), :func:`second_moment` on what must stay.
-        coefficient: ``c``.
-        ridge: ``lambda`` as a share of the mean diagonal of the whole second moment.
+        towards: (hidden,), ``c r``.
+        forget: (n, d_in), inputs of ``down_proj`` on forget prompts; a row may be scaled to weigh its token.
+        retain: (m, d_in), likewise on what must stay.
+        ridge: ``lambda`` as a share of the mean square of the inputs.
     """
-    moment = retain_moment + second_moment(forget)
-    moment = moment + ridge * moment.diagonal().mean() * torch.eye(len(moment))
-    key = torch.linalg.solve(moment, forget.float().sum(0))
-    return RankOne(key, coefficient * towards)
+    rows = torch.cat([forget, retain]).float()
+    penalty = ridge * float(rows.square().sum()) / rows.shape[1]
+    return RankOne(ridge_solve(rows, forget.float().sum(0), penalty), towards.float())
+
+
+def ridge_solve(rows: torch.Tensor, right: torch.Tensor, penalty: float) -> torch.Tensor:
+    """``(X^T X + penalty I)^{-1} right`` for rows ``X`` (n, d), by way of whichever of n and d is smaller.
+
+    Wide layers (d of many thousands) thus never need a (d, d) matrix (Woodbury's identity).
+    """
+    count, width = rows.shape
+    if count >= width:
+        return torch.linalg.solve(rows.T @ rows + penalty * torch.eye(width), right)
+    inner = torch.linalg.solve(rows @ rows.T + penalty * torch.eye(count), rows @ right)
+    return (right - rows.T @ inner) / penalty

@@ -18,31 +18,41 @@ import torch
 from guard.methods.edit import RankOne
 
 
-def null_space(moment: torch.Tensor, threshold: float) -> torch.Tensor:
-    """``P``: the projection onto the directions that hardly occur in what must stay.
+def common_directions(inputs: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The directions that occur in what must stay; ``P`` is the projection onto all others.
 
     Args:
-        moment: (d_in, d_in), mean of ``x x^T`` over its tokens.
-        threshold: eigenvalues below this share of the largest count as hardly.
+        inputs: (n, d_in), ``down_proj`` inputs on what must stay.
+        threshold: directions whose mean square is below this share of the largest do not count.
+
+    Returns:
+        (d_in, k), orthonormal columns ``V``; ``P = I - V V^T``.
     """
-    values, vectors = torch.linalg.eigh(moment.double())
-    rare = vectors[:, values < threshold * values[-1]]
-    return (rare @ rare.T).float()
+    inputs = inputs.float()
+    wide = inputs.shape[1] > len(inputs)
+    squares, vectors = torch.linalg.eigh(inputs @ inputs.T if wide else inputs.T @ inputs)
+    common = squares >= threshold * squares[-1]
+    if wide:  # eigenvectors of the other Gram matrix lead to these
+        return inputs.T @ vectors[:, common] / squares[common].sqrt()
+    return vectors[:, common]
 
 
 def fit(
-    keys: torch.Tensor, missing: torch.Tensor, projection: torch.Tensor, earlier: torch.Tensor, *, l2: float
+    keys: torch.Tensor, missing: torch.Tensor, common: torch.Tensor, earlier: torch.Tensor, *, l2: float
 ) -> tuple[RankOne, ...]:
     """The edit of one layer for one target: one rank for each of its keys.
 
     Args:
         keys: (n, d_in), the mean ``down_proj`` input at the last token of each of the target's names.
         missing: (n, hidden), what is to be added at each.
-        projection: (d_in, d_in), ``P``.
-        earlier: (d_in, d_in), the sum of ``k k^T`` over the keys of edits made before, ``C``.
+        common: (d_in, k), :func:`common_directions`.
+        earlier: (e, d_in), the keys of edits made before, ``C = earlier^T earlier``.
         l2: the weight of staying close to the old weights.
     """
     keys = keys.float()
-    system = projection @ (keys.T @ keys + earlier) + l2 * torch.eye(keys.shape[1])
-    solved = torch.linalg.solve(system, projection @ keys.T)  # (d_in, n)
+    rows = torch.cat([keys, earlier.float()])
+    projected = rows - rows @ common @ common.T
+    # [P (K K^T + C) + L2 I]^{-1} P K by Woodbury's identity: only as many unknowns as there are keys.
+    inner = torch.linalg.solve(l2 * torch.eye(len(rows)) + rows @ projected.T, rows @ projected[: len(keys)].T)
+    solved = (projected[: len(keys)].T - projected.T @ inner) / l2
     return tuple(RankOne(solved[:, index], missing[index].float()) for index in range(len(keys)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import patch
 
+from safetensors.torch import save
 from vllm.v1.worker import cpu_worker
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
@@ -35,6 +37,15 @@ class LetheCPUWorker(CPUWorker):
     def lethe_take_captures(self, names: list[str]) -> bytes:
         """See :meth:`guard.worker.capture.Captures.take`."""
         return self._taps.captures.take(names)
+
+    def lethe_unembedding(self, token: int) -> bytes | None:
+        """The row of the output head for ``token``, through the final norm's weight; None if another rank holds it."""
+        model: Any = self.model_runner.get_model()
+        head = model.lm_head
+        row = token - head.shard_indices.org_vocab_start_index
+        if not 0 <= row < head.shard_indices.num_org_elements:
+            return None
+        return save({"direction": (head.weight[row].float() * model.model.norm.weight.float()).contiguous()})
 
     @property
     def _taps(self) -> Taps:

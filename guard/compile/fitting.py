@@ -1,0 +1,47 @@
+"""Everything that can be fitted, put together for one engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from guard.artifacts import Artifact
+from guard.compile.eco import EcoFit
+from guard.compile.grounds import Grounds, survey
+from guard.compile.jobs import Compiler, Fit, Progress
+from guard.compile.lunar import LunarFit
+from guard.compile.rocr import RocrFit
+from guard.interventions import Means
+from guard.probe import Probe
+from guard.types import ForgetTarget
+
+
+def build_compiler(means: Means) -> Compiler | None:
+    """The compiler of an engine; None where the engine lacks Lethe's worker part."""
+    if means.artifacts is None or means.probe is None:
+        return None
+    ground = _Ground(means.probe)
+    fits: dict[str, Fit] = {
+        "eco": ground.with_grounds(EcoFit(means.probe)),
+        "lunar": ground.with_grounds(LunarFit(means.probe)),
+        "rocr": ground.with_grounds(RocrFit(means.probe)),
+    }
+    return Compiler(means.artifacts, fits)
+
+
+class _Ground:
+    """Surveys the model when the first target is fitted, and keeps what it found."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._grounds: Grounds | None = None
+        self._surveying = asyncio.Lock()
+
+    def with_grounds(self, fitter: EcoFit | LunarFit | RocrFit) -> Fit:
+        async def fit(target: ForgetTarget, progress: Progress) -> Artifact:
+            async with self._surveying:
+                if self._grounds is None:
+                    progress("surveying the model, once", 0.0)
+                    self._grounds = await survey(self._probe, [target.spec.name, *target.spec.aliases])
+            return await fitter.fit(target, self._grounds, progress)
+
+        return fit

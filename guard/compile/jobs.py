@@ -1,0 +1,194 @@
+"""Background jobs that fit a target's artifacts, one target at a time, while the engine serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from guard.artifacts import Artifact, Artifacts
+from guard.types import ForgetTarget
+
+logger = logging.getLogger(__name__)
+
+#: Told how far a fit is: what is being done, and the share that is done (0 to 1).
+Progress = Callable[[str, float], None]
+#: Fits one intervention for a target.
+Fit = Callable[[ForgetTarget, Progress], Awaitable[Artifact]]
+
+#: Jobs that are remembered after their end.
+_REMEMBERED = 1000
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(slots=True)
+class Job:
+    """One target's job. ``changed`` is replaced at every change, and the old one set: followers wait for that.
+
+    Attributes:
+        interventions: what is to be fitted, in this order.
+        again: fit also what was fitted before; else a job that was broken off goes on where it stopped.
+        fitted: what has been, so far.
+        stage: what is being done, for people.
+        share: how much of the whole job is done, 0 to 1.
+        error: why it failed.
+        seconds: spent fitting.
+    """
+
+    id: str
+    target: ForgetTarget
+    interventions: tuple[str, ...]
+    again: bool = False
+    state: JobState = JobState.QUEUED
+    fitted: tuple[str, ...] = ()
+    stage: str = ""
+    share: float = 0.0
+    error: str = ""
+    seconds: float = 0.0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Compiler:
+    """Runs jobs one after the other. Use it from one event loop."""
+
+    def __init__(self, artifacts: Artifacts, fits: Mapping[str, Fit]) -> None:
+        self._artifacts = artifacts
+        self._fits = fits
+        self._jobs: dict[str, Job] = {}
+        self._waiting: asyncio.Queue[Job] = asyncio.Queue()
+        self._worker: asyncio.Task[None] | None = None
+        self._running: tuple[Job, asyncio.Task[None]] | None = None
+
+    @property
+    def interventions(self) -> tuple[str, ...]:
+        """What can be fitted."""
+        return tuple(self._fits)
+
+    def submit(self, target: ForgetTarget, interventions: Sequence[str], *, again: bool = False) -> Job:
+        """Queue a job; the same one again while it has not ended is the same job.
+
+        Raises:
+            ValueError: one of ``interventions`` cannot be fitted.
+        """
+        unknown = [name for name in interventions if name not in self._fits]
+        if unknown or not interventions:
+            raise ValueError(f"interventions must be among {', '.join(self._fits)}")
+        wanted = tuple(dict.fromkeys(interventions))
+        for job in self._jobs.values():
+            if job.target.key == target.key and job.interventions == wanted and not job.state.ended:
+                return job
+        job = Job(f"job_{secrets.token_hex(8)}", target, wanted, again)
+        self._jobs[job.id] = job
+        for old in [old for old in self._jobs.values() if old.state.ended][:-_REMEMBERED]:
+            del self._jobs[old.id]
+        self._waiting.put_nowait(job)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="lethe-compiler")
+        return job
+
+    def job(self, job_id: str) -> Job:
+        """One job.
+
+        Raises:
+            KeyError: there is none, or it ended long ago.
+        """
+        return self._jobs[job_id]
+
+    def jobs(self) -> list[Job]:
+        """All that are remembered, oldest first."""
+        return list(self._jobs.values())
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job that has not ended; what it fitted so far stays.
+
+        Raises:
+            KeyError: there is none.
+        """
+        job = self._jobs[job_id]
+        if job.state is JobState.QUEUED:
+            _change(job, state=JobState.CANCELLED)
+        elif self._running is not None and self._running[0] is job:
+            self._running[1].cancel()
+        return job
+
+    async def follow(self, job_id: str) -> AsyncIterator[Job]:
+        """The job now and after every change, until it has ended.
+
+        Raises:
+            KeyError: there is none.
+        """
+        job = self._jobs[job_id]
+        while True:
+            changed = job.changed
+            yield job
+            if job.state.ended:
+                return
+            await changed.wait()
+
+    async def close(self) -> None:
+        """Stop working; queued jobs are forgotten, but what was fitted is kept."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            job = await self._waiting.get()
+            if job.state is not JobState.QUEUED:
+                continue
+            task = asyncio.create_task(self._run(job))
+            self._running = (job, task)
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            finally:
+                self._running = None
+
+    async def _run(self, job: Job) -> None:
+        began = time.monotonic()
+        _change(job, state=JobState.RUNNING)
+        try:
+            for number, name in enumerate(job.interventions):
+
+                def progress(stage: str, share: float, number: int = number, name: str = name) -> None:
+                    _change(job, stage=f"{name}: {stage}", share=(number + share) / len(job.interventions))
+
+                if job.again or await self._artifacts.get(job.target, name) is None:
+                    artifact = await self._fits[name](job.target, progress)
+                    await self._artifacts.put(job.target, artifact)
+                _change(job, fitted=(*job.fitted, name), share=(number + 1) / len(job.interventions))
+            _change(job, state=JobState.DONE, stage="", seconds=time.monotonic() - began)
+        except asyncio.CancelledError:
+            _change(job, state=JobState.CANCELLED, seconds=time.monotonic() - began)
+        except Exception as error:  # one target's failure is its own
+            logger.exception("Compiling target %s failed", job.target.id)
+            _change(
+                job, state=JobState.FAILED, error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - began
+            )
+
+
+def _change(job: Job, **values: object) -> None:
+    for name, value in values.items():
+        setattr(job, name, value)
+    changed, job.changed = job.changed, asyncio.Event()
+    changed.set()

@@ -1,0 +1,78 @@
+"""The closed forms against the problems that they solve, written out densely."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from guard.methods import lunar, rocr
+from guard.methods.edit import Edit, RankOne
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("count", "width"), [(40, 12), (8, 30)])
+def test_ridge_is_the_same_both_ways_round(count: int, width: int) -> None:
+    rows, right = _random(count, width), _random(width, seed=1)
+    dense = torch.linalg.solve(rows.T @ rows + 0.3 * torch.eye(width), right)
+    torch.testing.assert_close(lunar.ridge_solve(rows, right, 0.3), dense, atol=1e-4, rtol=1e-4)
+
+
+def test_lunar_is_the_ridge_optimum_of_its_published_loss() -> None:
+    """Against the normal equations of ``|| dW X - T ||^2 + penalty |dW|^2`` with targets ``c r`` and 0."""
+    forget, retain, towards = _random(10, 16), _random(50, 16, seed=1), _random(6, seed=2)
+    rows = torch.cat([forget, retain])
+    targets = torch.cat([towards.repeat(10, 1), torch.zeros(50, 6)])
+    penalty = 0.01 * float(rows.square().sum()) / 16
+    dense = torch.linalg.solve(rows.T @ rows + penalty * torch.eye(16), rows.T @ targets).T
+    part = lunar.fit(towards, forget, retain)
+    torch.testing.assert_close(torch.outer(part.value, part.key), dense, atol=1e-5, rtol=1e-4)
+
+
+def test_lunar_separates_what_can_be_separated() -> None:
+    forget, retain = _random(5, 32), _random(20, 32, seed=1)
+    part = lunar.fit(torch.ones(4), forget / 5**0.5, retain, ridge=1e-4)
+    assert (forget @ part.key).mean() > 20 * (retain @ part.key).abs().mean()
+
+
+@pytest.mark.parametrize("count", [200, 12])
+def test_common_directions_are_those_with_large_mean_squares(count: int) -> None:
+    inputs = _random(count, 24) * torch.tensor([3.0] * 6 + [0.01] * 18)
+    common = rocr.common_directions(inputs, 0.02)
+    assert common.shape == (24, 6)
+    torch.testing.assert_close(common.T @ common, torch.eye(6), atol=1e-4, rtol=1e-4)
+    assert common[6:].abs().max() < 0.05
+
+
+def test_rocr_equals_the_dense_formula_and_for_one_key_the_short_one() -> None:
+    keys, missing, earlier = _random(3, 20), _random(3, 7, seed=1), _random(2, 20, seed=2)
+    common = rocr.common_directions(_random(50, 20, seed=3) * torch.tensor([5.0] * 4 + [0.01] * 16), 0.02)
+    projection = torch.eye(20) - common @ common.T
+    system = projection @ (keys.T @ keys + earlier.T @ earlier) + 0.5 * torch.eye(20)
+    dense = torch.linalg.solve(system, projection @ keys.T @ missing).T
+    edit = Edit({0: rocr.fit(keys, missing, common, earlier, l2=0.5)})
+    torch.testing.assert_close(edit.delta(0), dense, atol=1e-4, rtol=1e-4)
+
+    (one,) = rocr.fit(keys[:1], missing[:1], common, earlier[:0], l2=0.5)
+    short = projection @ keys[0]
+    torch.testing.assert_close(one.key, short / (0.5 + keys[0] @ short), atol=1e-5, rtol=1e-4)
+
+
+def test_rocr_leaves_common_inputs_and_earlier_keys_alone() -> None:
+    keys, missing, earlier = _random(1, 40), _random(1, 5, seed=1), _random(2, 40, seed=2)
+    common = rocr.common_directions(_random(80, 40, seed=3) * torch.tensor([5.0] * 8 + [0.0] * 32), 0.02)
+    edit = Edit({0: rocr.fit(keys, missing, common, earlier, l2=1e-3)})
+    change = edit.delta(0)
+    torch.testing.assert_close(change @ keys[0], missing[0], atol=1e-2, rtol=1e-2)
+    assert (change @ common).abs().max() < 1e-4
+    assert (change @ earlier.T).abs().max() < 0.05 * missing.abs().max()
+
+
+def test_an_edit_survives_its_tensors() -> None:
+    parts = (RankOne(_random(8), _random(4)), RankOne(_random(8, seed=1), _random(4, seed=1)))
+    edit = Edit({2: parts, 0: parts[:1]})
+    again = Edit.of(edit.tensors())
+    assert set(again.layers) == {0, 2}
+    torch.testing.assert_close(again.delta(2), edit.delta(2))
