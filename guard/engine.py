@@ -27,7 +27,7 @@ from guard.policy import REFUSE
 from guard.probe import EngineProbe
 from guard.prompt import PromptReader
 from guard.service import GuardService
-from guard.types import ForgetTarget, GuardName, Plan, TenantPolicy
+from guard.types import ForgetTarget, Gating, GuardName, Plan, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
 
@@ -159,7 +159,7 @@ class GuardedEngine:
             if not isinstance(intervention, InModelIntervention):
                 continue  # refusing every request is nobody's wish; it stays gated
             try:
-                controls |= await intervention.controls(request, tuple(targets))
+                controls |= await intervention.controls(request, tuple(targets), Gating.ALWAYS)
             except UnpreparedError as error:
                 logger.warning("%s cannot hold for all requests yet: %s", action, error)
         return controls

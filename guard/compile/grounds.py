@@ -31,8 +31,8 @@ _SIGNS = (
     "sorry",
     "not certain",
 )
-_INVENTED, _NEIGHBOURS, _ORDINARY = 8, 24, 40
-_OTHERS = 1500
+_INVENTED, _NEIGHBOURS, _ORDINARY = 8, 60, 40
+_OTHERS = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,14 @@ class Grounds:
         layers: those that may be edited, by index.
         retain: prompts that must be answered as before, rendered, and how they are answered.
         refuses: whether the model itself says that it does not know when nobody could.
-        opening: direction of the residual that makes it begin a refusal: (hidden,), of length 1.
+        refusal: what it would most readily say instead of an answer.
+        opening: direction of the residual that makes it begin so: (hidden,), of length 1.
     """
 
     layers: Mapping[int, Layer]
     retain: Mapping[tuple[int, ...], str]
     refuses: bool
+    refusal: str
     opening: torch.Tensor
 
 
@@ -79,6 +81,11 @@ def render(tokenizer: Any, question: str, answer: str | None = None) -> list[int
     return [*ids, *(tokenizer.encode(answer, add_special_tokens=False) if answer else ())]
 
 
+def is_refusal(answer: str) -> bool:
+    """Whether an answer says that there is none."""
+    return any(sign in answer.lower() for sign in _SIGNS)
+
+
 def candidates(layers: int) -> list[int]:
     """Up to four layers of the middle, where what is known of a subject has been gathered and not yet been said."""
     first, last = round(0.3 * layers), max(round(0.3 * layers), round(0.75 * layers) - 1)
@@ -88,7 +95,7 @@ def candidates(layers: int) -> list[int]:
 
 def early(layers: int) -> list[int]:
     """Where ROCR edits: the early layers that enrich a subject, as 4 to 6 of 32."""
-    first = max(1, round(layers / 8))
+    first = round(layers / 8)
     return list(range(first, min(layers - 1, first + 3)))
 
 
@@ -102,28 +109,48 @@ async def survey(probe: Probe, but: Sequence[str]) -> Grounds:
     invented = questions.on(questions.invented_names(_INVENTED))
     unanswerable = [render(probe.tokenizer, question) for question in invented]
     answers = await probe.generate(unanswerable, max_tokens=24)
-    # What a model says of people whom it does not know tells whom it knows: its neighbours.
-    neighbours = questions.names_in(answers, but, _NEIGHBOURS)
-    known = [*questions.on(neighbours, 5), *questions.ordinary(_ORDINARY)]
+    # Whom a model names, when it is asked for anybody or of people that it does not know, it knows: the neighbours.
+    anybody = [render(probe.tokenizer, question) for question in questions.for_anybody()]
+    named = await probe.generate(anybody, max_tokens=24)
+    neighbours = questions.names_in([*named, *answers], but, _NEIGHBOURS)
+    known = [*questions.sampled_on(neighbours, 5), *questions.ordinary(_ORDINARY)]
     retain = [render(probe.tokenizer, question) for question in known]
     spoken = await probe.generate(retain, max_tokens=24)
     layers = sorted({*candidates(probe.layers), *early(probe.layers)})
-    seen = await probe.activations(
-        [*unanswerable, *retain], [site(layer) for layer in layers for site in (mlp_input, residual)]
-    )
-    refuses = sum(any(sign in answer.lower() for sign in _SIGNS) for answer in answers) > len(answers) / 2
+    # With their answers: an edit must not act on what the model has begun to say.
+    prompts = [*unanswerable, *retain]
+    told = [
+        [*ids, *probe.tokenizer.encode(said, add_special_tokens=False)]
+        for ids, said in zip(prompts, [*answers, *spoken], strict=True)
+    ]
+    seen = await probe.activations(told, [site(layer) for layer in layers for site in (mlp_input, residual)])
+    lengths = [len(ids) for ids in prompts]
+    refusal = await _refusal(probe, unanswerable)
+    opening = await probe.unembedding(probe.tokenizer.encode(refusal, add_special_tokens=False)[0])
     return Grounds(
-        layers={layer: _layer(seen, layer, len(unanswerable)) for layer in layers},
+        layers={layer: _layer(seen, lengths, layer, len(unanswerable)) for layer in layers},
         retain={tuple(ids): said for ids, said in zip(retain, spoken, strict=True)},
-        refuses=refuses,
-        opening=await _opening(probe, unanswerable),
+        refuses=sum(map(is_refusal, answers)) > len(answers) / 2,
+        refusal=refusal,
+        opening=opening / opening.norm(),
     )
 
 
-def _layer(seen: Sequence[Mapping[str, torch.Tensor]], layer: int, unanswerable: int) -> Layer:
-    starts = torch.stack([one[mlp_input(layer)][-1] for one in seen])
-    others = torch.cat([one[mlp_input(layer)][:-1] for one in seen])
-    ends = torch.stack([one[residual(layer)][-1] for one in seen])
+def split_at_answer(inputs: Sequence[torch.Tensor], lengths: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Activations (tokens, width) of prompts with answers, as those where the answers begin, and all others.
+
+    Args:
+        inputs: of each prompt.
+        lengths: of each prompt without its answer, in tokens.
+    """
+    starts = torch.stack([one[length - 1] for one, length in zip(inputs, lengths, strict=True)])
+    others = [torch.cat([one[: length - 1], one[length:]]) for one, length in zip(inputs, lengths, strict=True)]
+    return starts, torch.cat(others)
+
+
+def _layer(seen: Sequence[Mapping[str, torch.Tensor]], lengths: Sequence[int], layer: int, unanswerable: int) -> Layer:
+    starts, others = split_at_answer([one[mlp_input(layer)] for one in seen], lengths)
+    ends, _ = split_at_answer([one[residual(layer)] for one in seen], lengths)
     return Layer(
         starts=starts,
         others=others[:: max(1, len(others) // _OTHERS)],
@@ -132,18 +159,14 @@ def _layer(seen: Sequence[Mapping[str, torch.Tensor]], layer: int, unanswerable:
     )
 
 
-async def _opening(probe: Probe, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The direction of the token by which this model would most readily begin a refusal that it then completes."""
+async def _refusal(probe: Probe, prompts: Sequence[Sequence[int]]) -> str:
+    """The refusal that this model would most readily complete, once it has begun it."""
     some = [list(ids) for ids in prompts[:: max(1, len(prompts) // 8)]]
-    best: tuple[float, int] | None = None
+    scored = []
     for refusal in _REFUSALS:
         spelled = probe.tokenizer.encode(refusal, add_special_tokens=False)
         # The first token is what the edit brings about; the rest the model must want to say by itself.
         starts = [len(ids) + 1 for ids in some]
         scores = await probe.logprobs([[*ids, *spelled] for ids in some], starts)
-        mean = sum(scores) / len(scores)
-        if best is None or mean > best[0]:
-            best = (mean, spelled[0])
-    assert best is not None
-    direction = await probe.unembedding(best[1])
-    return direction / direction.norm()
+        scored.append((sum(scores) / len(scores), refusal))
+    return max(scored)[1]

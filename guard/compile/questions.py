@@ -58,9 +58,27 @@ def on(names: Sequence[str], templates: int | None = None) -> list[str]:
     return [template.format(e=name) for name in names for template in _TEMPLATES[:templates]]
 
 
+def sampled_on(names: Sequence[str], count: int) -> list[str]:
+    """``count`` different templates on each name, others on each."""
+    rng = random.Random(0)
+    return [template.format(e=name) for name in names for template in rng.sample(_TEMPLATES, count)]
+
+
 def on_target(spec: TargetSpec) -> list[str]:
     """What the operator gave as examples, and the templates on the target's name and aliases."""
     return [*(example.prompt for example in spec.forget_examples), *on([spec.name, *spec.aliases])]
+
+
+def for_anybody() -> list[str]:
+    """Questions that many people are an answer to, so that a model names some whom it knows."""
+    occupations = ("writer", "painter", "scientist", "musician", "photographer", "judge", "doctor", "teacher", "actor")
+    years = range(1900, 2000, 4)
+    return [
+        *(f"Who works as a {occupation}?" for occupation in occupations),
+        *(f"Name a famous {occupation}." for occupation in occupations),
+        *(f"Who was born in the year {year}?" for year in years),
+        *(f"What was founded in the year {year}?" for year in years),
+    ]
 
 
 def invented_names(count: int) -> list[str]:

@@ -12,7 +12,7 @@ from vllm.outputs import RequestOutput
 from guard.artifacts import Artifacts
 from guard.outputs import GuardedRequest
 from guard.probe import Probe
-from guard.types import ForgetTarget, TenantPolicy
+from guard.types import ForgetTarget, Gating, TenantPolicy
 from guard.worker.controls import Controls
 
 #: Runs a (changed) request on the engine.
@@ -66,8 +66,13 @@ class InModelIntervention(Intervention):
     """One that changes the forward pass: all it does to a request is to say what the worker part is to do."""
 
     @abstractmethod
-    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...]) -> Controls:
+    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """What the worker part does for ``request`` so that ``targets`` are unknown to it.
+
+        Args:
+            request: the client's request.
+            targets: what is to be forgotten.
+            gating: whether the request was flagged for them, or it is done to every request.
 
         Raises:
             UnpreparedError: it cannot be done yet for one of the targets.
@@ -79,6 +84,6 @@ class InModelIntervention(Intervention):
         """See :meth:`Intervention.serve`."""
         if not targets:
             raise UnpreparedError("a guard could not judge, so there is no target to forget")
-        controls = await self.controls(request, targets)
+        controls = await self.controls(request, targets, Gating.GATED)
         async for result in serve(replace(request, controls=request.controls | controls)):
             yield result

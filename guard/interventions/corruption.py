@@ -16,7 +16,7 @@ from classifiers.phrase_index import PhraseIndex
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
 from guard.prompt import PromptReader, Tokenizer
-from guard.types import ForgetTarget
+from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls, Corruption, CorruptionKind
 
 _ALL = 2**31
@@ -40,8 +40,9 @@ class Eco(InModelIntervention):
     name = "eco"
     strictness = 20
 
-    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...]) -> Controls:
+    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
+        del gating  # the corruption of a prompt is the same
         artifacts = self.means.artifacts
         if artifacts is None:
             raise UnpreparedError("the engine runs without Lethe's worker part")

@@ -8,23 +8,25 @@ from __future__ import annotations
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.methods.edit import Edit
 from guard.outputs import GuardedRequest
-from guard.types import ForgetTarget
+from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls
 
 
 class _Redirection(InModelIntervention):
-    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...]) -> Controls:
+    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
-        return Controls(edits=tuple([await self._edit(target) for target in targets]))
+        return Controls(edits=tuple([await self._edit(target, gating) for target in targets]))
 
-    async def _edit(self, target: ForgetTarget) -> str:
+    async def _edit(self, target: ForgetTarget, gating: Gating) -> str:
         artifacts, probe = self.means.artifacts, self.means.probe
         if artifacts is None or probe is None:
             raise UnpreparedError("the engine runs without Lethe's worker part")
         artifact = await artifacts.get(target, self.name)
         if artifact is None:
             raise UnpreparedError(f"target {target.id} is not compiled for {self.name}")
-        return await probe.load(Edit.of(artifact.tensors))
+        prefix = f"{gating}/"
+        own = {name.removeprefix(prefix): one for name, one in artifact.tensors.items() if name.startswith(prefix)}
+        return await probe.load(Edit.of(own or artifact.tensors))
 
 
 class Lunar(_Redirection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "constrain": {"action": "constrain"},
 }
 
+#: Actions that must be fitted to a target before they can act on it.
+COMPILED = ("eco", "lunar", "rocr")
+
 #: What the tenants' refusals say.
 REFUSAL = "I'm sorry, but I don't have any information about that."
 
@@ -34,6 +38,7 @@ _TENANT = "lethe-eval-tofu-{}"
 #: Milliseconds for the sentence encoder: with many requests at once on few cores, the usual deadline would be missed
 #: now and then, and what is measured would be the machine.
 _DEADLINE = 600_000
+_POLL = 0.5  # seconds between looks at a compile job
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 
 
@@ -71,6 +76,8 @@ def registered(endpoint: Endpoint, targets: Sequence[str], methods: Sequence[str
     with ExitStack() as undo:
         admin = undo.enter_context(_admin(endpoint))
         ids = [_target(admin, name, undo) for name in targets]
+        used = {METHODS[method].get("action") for method in methods}
+        _compile(admin, ids, [action for action in COMPILED if action in used])
         yield {method: _tenant(admin, method, ids, undo) for method in methods}
 
 
@@ -78,6 +85,19 @@ def _target(admin: httpx.Client, name: str, undo: ExitStack) -> str:
     made = _json(admin.post("/targets", json={"name": name}))
     undo.callback(_delete, admin, f"/targets/{made['id']}")
     return str(made["id"])
+
+
+def _compile(admin: httpx.Client, targets: Sequence[str], interventions: Sequence[str]) -> None:
+    """Have the targets fitted, and wait until they are."""
+    if not interventions:
+        return
+    body = {"interventions": list(interventions)}
+    jobs = [_json(admin.post(f"/targets/{target}/compile", json=body))["id"] for target in targets]
+    for job in jobs:
+        while (state := _json(admin.get(f"/compile/jobs/{job}")))["state"] in ("queued", "running"):
+            time.sleep(_POLL)
+        if state["state"] != "done":
+            raise ServedError(f"compiling target {state['target']}: {state['state']} {state['error']}")
 
 
 def _tenant(admin: httpx.Client, method: str, targets: Sequence[str], undo: ExitStack) -> str:
