@@ -19,9 +19,10 @@ from vllm.entrypoints.launchers.launcher import serve_http, setup_server
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 
 from guard.caller import CALLER
+from guard.compile.fitting import build_compiler
 from guard.engine import GuardedEngine
 from guard.service import GuardService
-from server.admin import build_router
+from server.admin import Fitting, build_router
 from server.auth import AuthMiddleware
 from server.health import build_health_router
 from server.settings import Settings
@@ -66,6 +67,7 @@ async def build(engine: EngineClient, service: GuardService, args: Namespace, se
             service,
             max_body_bytes=int(settings.max_admin_body_mb * 2**20),
             require_if_match=settings.require_if_match,
+            fitting=_fitting(guarded),
         )
     )
     app.include_router(build_health_router(guarded, service))
@@ -126,6 +128,12 @@ async def run(args: Namespace, settings: Settings) -> None:
     finally:
         sock.close()
         service.close()
+
+
+def _fitting(guarded: GuardedEngine) -> Fitting | None:
+    """What compiles targets, if the engine can."""
+    artifacts, compiler = guarded.means.artifacts, build_compiler(guarded.means)
+    return Fitting(compiler, artifacts) if artifacts is not None and compiler is not None else None
 
 
 def _path(route: BaseRoute) -> str | None:

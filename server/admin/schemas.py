@@ -15,6 +15,7 @@ from guard.types import (
     Document,
     Example,
     ForgetTarget,
+    Gating,
     GuardName,
     GuardToggle,
     Mode,
@@ -76,6 +77,7 @@ class TargetPatch(_Patch):
     all_tenants: bool = False
     locked: bool = False
     action: Action = "auto"
+    gating: Gating = Gating.GATED
     threshold: Score | None = None
 
 
@@ -121,6 +123,7 @@ class TargetSummary(BaseModel):
     all_tenants: bool
     locked: bool
     action: str
+    gating: Gating
     threshold: float | None
     aliases: int
     documents: int
@@ -142,6 +145,7 @@ class TargetSummary(BaseModel):
             all_tenants=spec.all_tenants,
             locked=spec.locked,
             action=spec.action,
+            gating=spec.gating,
             threshold=spec.threshold,
             aliases=len(spec.aliases),
             documents=len(spec.documents),

@@ -45,6 +45,16 @@ class AdminClient:
             raise CommandError(_message(response))
         return response.json() if response.content else None
 
+    def events(self, path: str) -> Iterator[str]:
+        """The data of the server-sent events of ``/v1/guard`` + ``path``, until the server ends them."""
+        with self._http.stream("GET", f"/v1/guard{path}", timeout=None) as response:
+            if response.is_error:
+                response.read()
+                raise CommandError(_message(response))
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    yield line.removeprefix("data: ")
+
     def all_of(self, kind: Kind) -> Iterator[Any]:
         """All targets or tenants, page by page as they are taken."""
         after: str | None = None

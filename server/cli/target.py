@@ -25,10 +25,13 @@ from server.cli.client import (
     print_list,
     print_object,
 )
+from server.cli.compile import compile_target, report
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Register and manage forget targets.")
+app.command("compile")(compile_target)
+app.command()(report)
 
-_COLUMNS = ("id", "name", "mode", "all_tenants", "locked", "action", "threshold", "revision")
+_COLUMNS = ("id", "name", "mode", "all_tenants", "locked", "action", "gating", "threshold", "revision")
 
 
 class ModeOption(StrEnum):
@@ -36,6 +39,13 @@ class ModeOption(StrEnum):
 
     enforce = "enforce"
     monitor = "monitor"
+
+
+class GatingOption(StrEnum):
+    """Which requests an intervention inside the model applies to."""
+
+    gated = "gated"
+    always = "always"
 
 
 class ListField(StrEnum):
@@ -65,6 +75,9 @@ ModeFlag = Annotated[ModeOption | None, typer.Option(help="Act on decisions, or 
 AllTenants = Annotated[bool | None, typer.Option("--all-tenants/--no-all-tenants", help="On unless a tenant says no.")]
 Locked = Annotated[bool | None, typer.Option("--locked/--no-locked", help="Tenants' own keys cannot loosen it.")]
 ActionFlag = Annotated[str | None, typer.Option(help="What to do when it is asked about; auto by default.")]
+GatingFlag = Annotated[
+    GatingOption | None, typer.Option(help="Edit the model for flagged requests only (gated), or for all (always).")
+]
 Threshold = Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Instead of the calibrated threshold.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check without changing anything.")]
 
@@ -80,6 +93,7 @@ def add(
     all_tenants: AllTenants = None,
     locked: Locked = None,
     action: ActionFlag = None,
+    gating: GatingFlag = None,
     threshold: Threshold = None,
     from_file: Annotated[
         Path | None,
@@ -92,7 +106,7 @@ def add(
 ) -> None:
     """Register a target, or with --from many."""
     with connect(url, admin_key) as client:
-        fields = _fields(description, alias, document, phrase, mode, all_tenants, locked, action, threshold)
+        fields = _fields(description, alias, document, phrase, mode, all_tenants, locked, action, gating, threshold)
         if (name is None) == (from_file is None):
             raise CommandError("give either a NAME or --from FILE")
         if from_file is not None:
@@ -129,6 +143,7 @@ def update(
     all_tenants: AllTenants = None,
     locked: Locked = None,
     action: ActionFlag = None,
+    gating: GatingFlag = None,
     threshold: Threshold = None,
     clear: Annotated[list[ListField] | None, typer.Option(help="A field to empty. Repeatable.")] = None,
     dry_run: DryRun = False,
@@ -140,7 +155,7 @@ def update(
     empty: dict[str, Any] = {"description": "", "threshold": None}
     with connect(url, admin_key) as client:
         fields = {field.value: empty.get(field, []) for field in clear or ()}
-        fields |= _fields(description, alias, document, phrase, mode, all_tenants, locked, action, threshold)
+        fields |= _fields(description, alias, document, phrase, mode, all_tenants, locked, action, gating, threshold)
         fields |= {} if name is None else {"name": name}
         path = f"/targets/{client.id_of('targets', target)}"
         print_object(client.request("PATCH", path, body=fields, params=_dry(dry_run)), as_json=as_json)
@@ -159,6 +174,7 @@ def enable(
     target: Target,
     tenant: Tenant,
     action: ActionFlag = None,
+    gating: GatingFlag = None,
     threshold: Threshold = None,
     locked: Annotated[bool, typer.Option("--locked", help="The tenant's own key cannot loosen it.")] = False,
     url: Url = DEFAULT_URL,
@@ -166,7 +182,13 @@ def enable(
     as_json: AsJson = False,
 ) -> None:
     """Switch a target on for a tenant."""
-    toggle = {"enabled": True, "action": action, "threshold": threshold, "locked": locked}
+    toggle = {
+        "enabled": True,
+        "action": action,
+        "gating": gating and gating.value,
+        "threshold": threshold,
+        "locked": locked,
+    }
     with connect(url, admin_key) as client:
         _toggle(client, target, tenant, toggle, as_json)
 
@@ -203,6 +225,7 @@ def _fields(
     all_tenants: bool | None,
     locked: bool | None,
     action: str | None,
+    gating: GatingOption | None,
     threshold: float | None,
 ) -> dict[str, Any]:
     """The fields of a target that the options name, and no others."""
@@ -215,6 +238,7 @@ def _fields(
         "all_tenants": all_tenants,
         "locked": locked,
         "action": action,
+        "gating": gating and gating.value,
         "threshold": threshold,
     }
     return {name: value for name, value in fields.items() if value is not None}
