@@ -58,7 +58,8 @@ class Eco(InModelIntervention):
 def corruption(request: GuardedRequest, targets: tuple[ForgetTarget, ...], strength: Strength) -> Corruption:
     """Where and how the embeddings of a request are corrupted; the same prompt always alike."""
     segments, ids = request.view.segments, request.token_ids
-    answer = segments[-1] if segments and request.view.tail else None  # what the client began, the model continues
+    # What the client began and the model continues; a prompt without turns is no such answer, it is all there is.
+    answer = segments[-1] if len(segments) > 1 and request.view.tail else None
     spans = tuple((segment.first_token, segment.end_token) for segment in segments if segment is not answer)
     answer_start = answer.first_token if answer else len(ids)
     return corruption_of(request.tokenizer, ids, answer_start, targets, strength, spans)

@@ -103,3 +103,18 @@ def test_discard_removes_only_that_key(index: PhraseIndex) -> None:
     index.discard("other")
     index.discard("kingsley")
     assert "s" not in index._root.children
+
+
+def test_what_is_ignored_is_not_found_and_the_rest_is(index: PhraseIndex) -> None:
+    index.add("other", ["brown fox"])
+    matcher = index.matcher({"king", "other"}, ignored={"Stephen King"})
+    found = matcher.feed("Stephen King saw a brown fox. ")
+    assert found is not None and found.phrase == "brown fox"
+
+
+def test_all_that_is_said_is_listed(index: PhraseIndex) -> None:
+    index.add("other", ["brown fox", "red fox"])
+    text = "A brown fox, Stephen King, a brown fox and Stephen King"
+    assert index.said(text, {"king", "other"}) == {"brown fox", "Stephen King"}
+    assert index.said(text, {"other"}) == {"brown fox"}
+    assert index.said("", {"other"}) == frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from vllm.logprobs import Logprob
@@ -163,3 +164,10 @@ async def test_the_fallback_keeps_to_max_tokens(tokenizer, index):
     request = _request(tokenizer, max_tokens=2)
     _, ids, reasons = await _collect(LeakGuard(request, _rule(index, [])), _stream(request, {0: "Stephen King."}))
     assert len(ids[0]) == 2 and reasons == {0: "length"}
+
+
+async def test_what_is_ignored_may_leave(tokenizer, index):
+    request, text = _request(tokenizer, logprobs=0), "Stephen King saw a brown fox."
+    rule = replace(_rule(index, [], enforced=("king", "fox")), ignored=frozenset({"Stephen King"}))
+    texts, _, _ = await _collect(LeakGuard(request, rule), _stream(request, {0: text}))
+    assert texts[0].startswith("Stephen King saw a ") and "fox" not in texts[0]

@@ -19,6 +19,7 @@ from guard.policy import (
 from guard.types import (
     Finding,
     ForgetTarget,
+    Gating,
     GuardName,
     GuardToggle,
     Mode,
@@ -49,6 +50,29 @@ def policy_for(*targets: ForgetTarget, **guards: GuardToggle) -> TenantPolicy:
 
 def finding(target_id: str = "tgt_1", guard: GuardName = GuardName.LEXICON, score: float = 1.0) -> Finding:
     return Finding(target_id, 1, guard, score, 0.5, "window", "evidence")
+
+
+class TestGating:
+    def test_a_toggle_says_otherwise_unless_the_operator_locked_it(self) -> None:
+        always = TargetToggle(enabled=True, gating=Gating.ALWAYS)
+        gated = TargetToggle(enabled=True, gating=Gating.GATED)
+        plain, strict = target(), target(gating=Gating.ALWAYS)
+        assert resolve_target(plain, always).gating is Gating.ALWAYS  # type: ignore[union-attr]
+        assert resolve_target(strict, TargetToggle(enabled=True)).gating is Gating.ALWAYS  # type: ignore[union-attr]
+        assert resolve_target(strict, gated).gating is Gating.GATED  # type: ignore[union-attr]
+        locked = target(gating=Gating.ALWAYS, locked=True, all_tenants=True)
+        assert resolve_target(locked, gated).gating is Gating.ALWAYS  # type: ignore[union-attr]
+
+    def test_gating_what_was_always_on_loosens_it(self) -> None:
+        one = target(gating=Gating.ALWAYS, threshold=0.5)
+        before, after = TargetToggle(enabled=True), TargetToggle(enabled=True, gating=Gating.GATED)
+        assert not tenant_may_set_target(tenant(), one, before, after)
+        assert tenant_may_set_target(tenant(), one, after, before)
+
+    def test_a_tenant_without_detectors_is_not_idle_while_an_edit_is_always_on(self) -> None:
+        off = {name: GuardToggle(enabled=False) for name in GuardName}
+        assert policy_for(target(), **off).idle
+        assert not policy_for(target(gating=Gating.ALWAYS), **off).idle
 
 
 class TestPrecedence:

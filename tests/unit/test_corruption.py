@@ -1,0 +1,75 @@
+"""Where ECO corrupts a prompt: all that somebody wrote, and in answers the names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from vllm.sampling_params import SamplingParams
+
+from guard.interventions.corruption import Strength, corruption, names_of
+from guard.outputs import GuardedRequest
+from guard.prompt import PromptReader
+from guard.types import ForgetTarget, TargetSpec
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TARGET = ForgetTarget("tgt_1", 1, TargetSpec(name="Stephen King", aliases=("Richard Bachman",)), NOW, NOW)
+
+
+def _request(tokenizer, ids):
+    return GuardedRequest(
+        prompt={"prompt_token_ids": ids},
+        params=SamplingParams(),
+        request_id="r",
+        view=PromptReader(tokenizer).read(ids),
+        tokenizer=tokenizer,
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _chat(tokenizer, *contents, **options):
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+    return tokenizer.apply_chat_template(messages, return_dict=False, **options)
+
+
+def _texts(tokenizer, ids, spans):
+    return [tokenizer.decode(ids[start:end]).strip() for start, end in spans]
+
+
+def test_every_message_is_corrupted_and_the_template_is_not(tokenizer):
+    ids = _chat(tokenizer, "Who wrote It?", "A man.", "Which?", add_generation_prompt=True)
+    made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
+    assert _texts(tokenizer, ids, made.spans) == ["Who wrote It?", "A man.", "Which?"]
+    assert made.answer_start == len(ids)
+
+
+def test_in_an_answer_that_the_client_began_only_names_are_corrupted(tokenizer):
+    ids = _chat(tokenizer, "Who wrote It?", "It was Stephen King, or Bachman", continue_final_message=True)
+    made = corruption(_request(tokenizer, ids), (TARGET,), Strength(echo=0.5))
+    question, *names = _texts(tokenizer, ids, made.spans)
+    assert question == "Who wrote It?"
+    assert "Stephen King" in " ".join(names) and "Bachman" in names[-1]
+    assert not any("It was" in name for name in names)
+    assert tokenizer.decode(ids[made.answer_start :]).strip().startswith("It was")
+    assert made.echo == 0.5
+
+
+def test_a_prompt_without_turns_is_corrupted_whole(tokenizer):
+    ids = tokenizer.encode("It was written by Stephen")
+    made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
+    assert made.spans == ((0, len(ids)),)
+
+
+def test_the_same_prompt_is_corrupted_alike_and_another_otherwise(tokenizer):
+    one, other = (tokenizer.encode(text) for text in ("Who wrote It?", "Who wrote Carrie?"))
+    seeds = [corruption(_request(tokenizer, ids), (TARGET,), Strength()).seed for ids in (one, one, other)]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+@pytest.mark.parametrize("name", ["Stephen King", "King", "Bachman"])
+def test_names_are_recognised_as_the_model_spells_them(tokenizer, name):
+    made = corruption(_request(tokenizer, tokenizer.encode("Who?")), (TARGET,), Strength())
+    assert name in names_of(TARGET)
+    assert tuple(tokenizer.encode(f" {name}", add_special_tokens=False)) in made.names
