@@ -21,7 +21,7 @@ from typing import NamedTuple
 from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
 
 #: Phrases with fewer folded letters than this match only with their own word breaks: "IT" is not found in "I t".
-_MIN_LOOSE_LETTERS = 5
+MIN_LOOSE_LETTERS = 5
 
 _ESCAPE = re.compile(r"\\(?:[nrtbf]|u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
 #: The start of an escape that the text seen so far does not complete.
@@ -293,7 +293,7 @@ class PhraseMatcher:
 
     def _keeps_word_breaks(self, phrase: str, start: int, end: int) -> bool:
         """Short phrases must not be pieced together from the ends of other words."""
-        if len(squeeze(phrase)) >= _MIN_LOOSE_LETTERS:
+        if len(squeeze(phrase)) >= MIN_LOOSE_LETTERS:
             return True
         return _words(self._text[start - self._origin : end - self._origin]) == _words(phrase)
 

@@ -1,0 +1,155 @@
+"""How a stretch of text reads to somebody who looks for phrases in it.
+
+This restates, for a token at a time, what :class:`classifiers.phrase_index.PhraseMatcher` does character by
+character. A phrase has one *pattern*: its folded letters, or, where it is so short that it must keep its own word
+breaks, ``TIGHT`` and its words. What has been read of a phrase is then simply a prefix of its pattern.
+
+Left out are JSON escapes: a backslash is a separator, and what follows it is read as it stands.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
+from classifiers.phrase_index import MIN_LOOSE_LETTERS
+
+#: Begins the pattern of a phrase that matches only with its own word breaks; no folded letter is this character.
+TIGHT = "\x01"
+
+#: Ways of reading signs as letters that are followed in one token; "|@|@|@|@..." would have millions.
+_MAX_SPELLINGS = 256
+
+
+class Edge(IntEnum):
+    """What the last character of a text was, as far as it decides whether a word may start after it."""
+
+    OPEN = 0  # nothing, a separator, or a letter of a script without spaces: a word may start
+    LOWER = 1  # a lower-case letter: a word may start with a capital, or with a letter of a script without spaces
+    LETTER = 2  # any other letter: a word may start with a letter of a script without spaces only
+
+
+class Glyph(NamedTuple):
+    """One character that counts: a letter, or a separator that may stand for the letter ``maybe``."""
+
+    letters: str
+    maybe: str
+    separates: bool
+    upper: bool
+    lower: bool
+    spaceless: bool  # of a script that writes no spaces between words
+
+
+class Spelling(NamedTuple):
+    """The letters read so far, in every way that they can be read.
+
+    ``taken`` are the ways in which the last character is a letter, ``passed`` those in which it is a separator.
+    ``tight`` has no sign for a letter, and one space wherever there are separators.
+    """
+
+    taken: tuple[str, ...]
+    passed: tuple[str, ...]
+    tight: str
+
+
+class Reading(NamedTuple):
+    """What a stretch of text does to the phrases that were begun before it, and which ones it begins.
+
+    Attributes:
+        first: its first character.
+        spelling: all of it.
+        begun_taken: prefixes of loose patterns begun inside it and read to its end, whose last character is a letter.
+        begun_passed: the same, where the last character is a separator.
+        begun_tight: the same of tight patterns; they end in a space where the last character is a separator.
+        edge: after its last character.
+    """
+
+    first: Glyph
+    spelling: Spelling
+    begun_taken: tuple[str, ...]
+    begun_passed: tuple[str, ...]
+    begun_tight: tuple[str, ...]
+    edge: Edge
+
+
+@lru_cache(maxsize=65536)
+def glyph(char: str) -> Glyph | None:
+    """How one character reads; None for mere decoration."""
+    letters, separates = fold(char), is_separator(char)
+    if not letters and not separates:
+        return None
+    maybe = fold(LETTER_SIGNS[char]) if char in LETTER_SIGNS else ""
+    spaceless = unicodedata.category(char) == "Lo"
+    return Glyph(letters, maybe, separates, char.isupper(), char.islower(), spaceless)
+
+
+def glyphs(text: str) -> list[Glyph]:
+    """The characters of ``text`` that count."""
+    return [found for found in map(glyph, text) if found is not None]
+
+
+def pattern(phrase: str) -> str:
+    """The pattern of a phrase; empty for one without letters."""
+    letters = squeeze(phrase)
+    if len(letters) >= MIN_LOOSE_LETTERS or not letters:
+        return letters
+    spaced = "".join(" " if found.separates else found.letters for found in glyphs(phrase))
+    return TIGHT + " ".join(spaced.split())
+
+
+def spellings(row: Sequence[Glyph]) -> Iterator[Spelling]:
+    """The spelling up to and with each character of ``row``."""
+    ways: tuple[str, ...] = ("",)
+    tight = ""
+    for found in row:
+        letters = found.letters or found.maybe
+        taken = tuple(way + letters for way in ways) if letters else ()
+        passed = ways if found.separates else ()
+        ways = taken if not passed else tuple(dict.fromkeys(passed + taken))[:_MAX_SPELLINGS]
+        if found.letters:
+            tight += found.letters
+        elif not tight.endswith(" "):
+            tight += " "
+        yield Spelling(taken, passed, tight)
+
+
+def starts(before: Glyph, after: Glyph) -> bool:
+    """Whether a word may start between two characters."""
+    return before.separates or after.spaceless or before.spaceless or (before.lower and after.upper)
+
+
+def ends(before: Glyph, after: Glyph | None) -> bool:
+    """Whether a phrase whose last letter is ``before`` is seen to be over; ``after`` is None while nothing follows."""
+    return before.spaceless or (after is not None and (after.separates or (before.lower and after.upper)))
+
+
+def may_start(edge: Edge, first: Glyph) -> bool:
+    """Whether a word may start with ``first`` after a text with this edge."""
+    return edge is Edge.OPEN or first.spaceless or (edge is Edge.LOWER and first.upper)
+
+
+def read(row: Sequence[Glyph]) -> Reading:
+    """How one or more characters that count read."""
+    *_, whole = spellings(row)
+    taken: list[str] = []
+    passed: list[str] = []
+    tight: list[str] = []
+    for start in range(1, len(row)):
+        if starts(row[start - 1], row[start]):
+            *_, tail = spellings(row[start:])
+            taken += tail.taken
+            passed += filter(None, tail.passed)
+            if row[start].letters:
+                tight.append(TIGHT + tail.tight)
+    return Reading(row[0], whole, tuple(taken), tuple(passed), tuple(tight), _edge_after(row[-1]))
+
+
+def _edge_after(last: Glyph) -> Edge:
+    """The edge that a text has which ends in this character."""
+    if last.separates or last.spaceless:
+        return Edge.OPEN
+    return Edge.LOWER if last.lower else Edge.LETTER
