@@ -1,0 +1,62 @@
+"""Features that are weighed: a sparse logistic regression on what the features do on average over a sequence.
+
+The share rule of the paper counts a token for a target if any selected feature is active, however weakly, whichever it
+is, and whatever speaks against it. Weighed features tell one person from another where the share does not: on a small
+model trained on TOFU, questions about one of its authors against those about others have an AUROC of 0.99 in place of
+0.79 to 0.96 (depending on the autoencoder and the percentiles), and questions about any of twenty authors 0.89 to 0.96
+in place of 0.51 to 0.77. The cost is the same, for the mean of a weighted sum is the weighted sum of the means: a token
+says ``activations @ weights`` to the same running mean (:mod:`sae_features.rule`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """Some features and their weights.
+
+    Attributes:
+        ids: int64 (n,), features of the autoencoder.
+        weights: float32 (n,), the larger the more a unit of activation speaks for the target; some speak against it.
+    """
+
+    ids: torch.Tensor
+    weights: torch.Tensor
+
+
+def fit(forget: torch.Tensor, retain: torch.Tensor, *, n: int = 50) -> Probe:
+    """The probe with the weakest L1 penalty that leaves at most ``n`` features.
+
+    Args:
+        forget: (sequences, features), mean activations over the tokens of each sequence of the target, the first token
+            left out.
+        retain: (sequences, features), of other text.
+        n: at most so many features.
+
+    Raises:
+        ValueError: there is no sequence of the target, or none of other text.
+    """
+    from sklearn.linear_model import LogisticRegression  # scikit-learn is only needed to fit
+    from sklearn.svm import l1_min_c
+
+    means = torch.cat([forget, retain]).float().cpu().numpy()
+    labels = np.repeat([1, 0], [len(forget), len(retain)])
+    spread = means.std(axis=0)
+    varies = np.flatnonzero(spread)
+    scaled = means[:, varies] / spread[varies]
+    weakest = l1_min_c(scaled, labels, loss="log")
+    best = np.zeros(len(varies))
+    for strength in weakest * np.geomspace(1, 1e4, 25):
+        model = LogisticRegression(C=strength, l1_ratio=1.0, solver="liblinear", class_weight="balanced")
+        coefficients = model.fit(scaled, labels).coef_[0]
+        if np.count_nonzero(coefficients) > n:
+            break
+        best = coefficients
+    kept = np.flatnonzero(best)
+    weights = (best[kept] / spread[varies[kept]]).astype(np.float32)
+    return Probe(torch.from_numpy(varies[kept]), torch.from_numpy(weights))

@@ -1,0 +1,38 @@
+"""The features of several targets in one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from autoencoders import plain, residual
+
+from sae_features.autoencoder import AutoencoderError
+from sae_features.encoding import encode
+from sae_features.table import union
+
+FIRST, SECOND = torch.tensor([40, 2, 7]), torch.tensor([7, 90])
+
+
+def test_a_shared_feature_is_in_the_table_once() -> None:
+    whole, x = plain(), residual(30)
+    table = union([whole.only(FIRST), whole.only(SECOND)])
+    assert table.features.ids.tolist() == [2, 7, 40, 90]
+    assert table.member.tolist() == [[True, True, True, False], [False, True, False, True]]
+    torch.testing.assert_close(encode(table.features, x), encode(whole, x, table.features.ids))
+    assert torch.equal(table.features.decoder, whole.decoder[table.features.ids])
+
+
+def test_weights_go_with_their_target() -> None:
+    whole = plain()
+    weights = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-4.0, 5.0])]
+    table = union([whole.only(FIRST), whole.only(SECOND)], weights)
+    assert table.weights is not None
+    assert table.weights.tolist() == [[2.0, 3.0, 1.0, 0.0], [0.0, -4.0, 0.0, 5.0]]
+
+
+def test_features_of_different_autoencoders_do_not_mix() -> None:
+    whole = plain()
+    with pytest.raises(AutoencoderError):
+        union([whole.only(FIRST), replace(whole, source="another").only(SECOND)])
