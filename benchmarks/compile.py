@@ -1,0 +1,137 @@
+"""Seconds to compile a target, by method, and what compiling costs the traffic that is served meanwhile.
+
+    python benchmarks/compile.py [--model DIR] [--targets 5] [--rounds 3] --json FILE
+
+Traffic is the same greedy requests in a closed loop, measured alternately without and with compile jobs running; the
+ratio is of medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from guard.compile.eco import EcoFit
+from guard.compile.grounds import Grounds, render, survey
+from guard.compile.lunar import LunarFit
+from guard.compile.questions import invented_names, ordinary
+from guard.compile.rocr import RocrFit
+from guard.probe import EngineProbe
+from guard.types import ForgetTarget, TargetSpec
+from guard.worker import COMPILE_SALT, CPU_WORKER
+from server.demo.model import build
+from server.demo.recipe import Recipe
+
+_CLIENTS, _TOKENS = 8, 32
+
+
+def _target(number: int, name: str) -> ForgetTarget:
+    now = datetime.now(UTC)
+    return ForgetTarget(f"tgt_{number}", 1, TargetSpec(name=name), now, now)
+
+
+async def _traffic(engine: Any, prompts: list[list[int]], seconds: float) -> float:
+    """Output tokens a second of ``_CLIENTS`` clients that ask one after the other."""
+    ends, tokens = time.monotonic() + seconds, 0
+
+    async def client(number: int) -> None:
+        nonlocal tokens
+        asked = 0
+        while time.monotonic() < ends:
+            ids = prompts[(number * 31 + asked) % len(prompts)]
+            params = SamplingParams(
+                temperature=0, max_tokens=_TOKENS, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
+            )
+            async for result in engine.generate(tokens_input(ids), params, f"traffic-{number}-{time.monotonic_ns()}"):
+                tokens += len(result.outputs[0].token_ids) if result.finished else 0
+            asked += 1
+
+    began = time.monotonic()
+    await asyncio.gather(*(client(number) for number in range(_CLIENTS)))
+    return tokens / (time.monotonic() - began)
+
+
+async def _measure(engine: Any, names: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+    probe = EngineProbe(engine)
+    began = time.monotonic()
+    grounds = await survey(probe, names)
+    surveyed = time.monotonic() - began
+    fits: dict[str, Any] = {"eco": EcoFit(probe), "lunar": LunarFit(probe), "rocr": RocrFit(probe)}
+    spent: dict[str, list[float]] = {method: [] for method in fits}
+    for number, name in enumerate(names):
+        for method, fit in fits.items():
+            began = time.monotonic()
+            await fit.fit(_target(number, name), grounds, lambda *_: None)
+            spent[method].append(time.monotonic() - began)
+    prompts = [render(probe.tokenizer, prompt) for prompt in ordinary(64)]
+    idle, busy = [], []
+    await _traffic(engine, prompts, seconds / 2)
+    for _ in range(rounds):
+        idle.append(await _traffic(engine, prompts, seconds))
+        compiling = asyncio.create_task(_endlessly(fits["lunar"], names, grounds))
+        busy.append(await _traffic(engine, prompts, seconds))
+        compiling.cancel()
+        await asyncio.gather(compiling, return_exceptions=True)
+    return {
+        "survey_s": surveyed,
+        "seconds": {
+            method: {"first": times[0], "median_of_later": statistics.median(times[1:] or times), "n": len(times)}
+            for method, times in spent.items()
+        },
+        "traffic": {
+            "idle_tokens_s": statistics.median(idle),
+            "compiling_tokens_s": statistics.median(busy),
+            "ratio": statistics.median(busy) / statistics.median(idle),
+            "rounds": [list(pair) for pair in zip(idle, busy, strict=True)],
+        },
+    }
+
+
+async def _endlessly(fit: Any, names: list[str], grounds: Grounds) -> None:
+    while True:
+        for number, name in enumerate(names):
+            await fit.fit(_target(number, name), grounds, lambda *_: None)
+
+
+async def _main(options: argparse.Namespace) -> None:
+    if options.model is None:
+        recipe = Recipe()
+        model, names = build(recipe).folder, [entity.name for entity in recipe.world.forget]
+    else:
+        model, names = options.model, invented_names(options.targets)
+    flags = ["--model", str(model), "--max-model-len", "512", "--scheduling-policy", "priority"]
+    flags += ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+    async with build_async_engine_client(args) as engine:
+        figures = await _measure(engine, names[: options.targets], options.rounds, options.seconds)
+    figures["model"] = str(model)
+    print(json.dumps(figures, indent=2))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a model folder; by default the demo model and its own people")
+    parser.add_argument("--targets", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of traffic in each half of a round")
+    parser.add_argument("--json", type=Path)
+    asyncio.run(_main(parser.parse_args()))
