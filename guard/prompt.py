@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 #: A role name at the head of a turn, as chat templates write it in plain text after a special token.
 _ROLE = re.compile(r"\s*(?:system|developer|user|human|assistant|ai|bot|model|tool|ipython|function)\s*(?:\n+|$)", re.I)
@@ -23,6 +23,10 @@ class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that Lethe uses."""
 
     all_special_ids: list[int]
+    apply_chat_template: Any
+
+    def __hash__(self) -> int:
+        """By identity."""
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str:
         """Token ids to text."""

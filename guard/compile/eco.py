@@ -21,7 +21,7 @@ from guard.probe import Probe
 from guard.types import ForgetTarget
 from guard.worker.controls import Controls
 
-#: Noise on the answer as it is read back, in units of the embeddings' own spread.
+#: Noise on an answer that the client began, in units of the embeddings' own spread.
 _ECHOES = (0.0, 0.4, 0.6, 0.8, 1.0)  # beyond, answers are no sentences any more
 _ASKED, _TOKENS, _OTHERS = 16, 24, 3
 

@@ -1,9 +1,9 @@
 """``eco``: the prompt reaches the model with corrupted embeddings (ECO; Liu et al., NeurIPS 2024; arXiv 2406.07933).
 
 Every token of the conversation but the template's is corrupted, and in the answer, where the client began it or the
-model writes it, the tokens that spell the target's names: they alone would bring most of the knowledge back. The
-rest of the answer may get a little noise as it is read back (``echo``), because a memorised sentence, once begun,
-carries itself. What suits a model and a target is searched by a compile job; without one, the defaults hold.
+model writes it, the tokens that spell the target's names: they alone would bring most of the knowledge back. The rest
+of an answer that the client began may get some noise (``echo``), because a memorised sentence, once begun, carries
+itself. What suits a model and a target is searched by a compile job; without one, the defaults hold.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 from classifiers.phrase_index import PhraseIndex
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
-from guard.prompt import PromptReader, Tokenizer
+from guard.prompt import PromptReader, Segment, Tokenizer
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls, Corruption, CorruptionKind
 
@@ -58,11 +59,28 @@ class Eco(InModelIntervention):
 def corruption(request: GuardedRequest, targets: tuple[ForgetTarget, ...], strength: Strength) -> Corruption:
     """Where and how the embeddings of a request are corrupted; the same prompt always alike."""
     segments, ids = request.view.segments, request.token_ids
-    # What the client began and the model continues; a prompt without turns is no such answer, it is all there is.
-    answer = segments[-1] if len(segments) > 1 and request.view.tail else None
+    last = segments[-1] if segments else None
+    answer = last if last is not None and _is_answer(request, last) else None
     spans = tuple((segment.first_token, segment.end_token) for segment in segments if segment is not answer)
     answer_start = answer.first_token if answer else len(ids)
     return corruption_of(request.tokenizer, ids, answer_start, targets, strength, spans)
+
+
+def _is_answer(request: GuardedRequest, last: Segment) -> bool:
+    """Whether the client began the answer with ``last``: nothing but an end token follows it, and before it stands what
+    the chat template puts before an answer. A question that pretends to be one is a question."""
+    ids, opening = request.token_ids, answer_opening(request.tokenizer)
+    before = ids[max(0, last.first_token - len(opening)) : last.first_token]
+    return bool(opening) and before == opening and all(i == request.eos_token_id for i in ids[last.end_token :])
+
+
+@lru_cache(maxsize=8)
+def answer_opening(tokenizer: Tokenizer) -> list[int]:
+    """The token ids that the chat template puts before an answer; empty without a template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return []
+    render = partial(tokenizer.apply_chat_template, [{"role": "user", "content": "?"}], return_dict=False)
+    return list(render(add_generation_prompt=True)[len(render(add_generation_prompt=False)) :])
 
 
 def corruption_of(
@@ -94,7 +112,7 @@ def corruption_of(
         seed=int.from_bytes(hashlib.sha256(repr(list(ids)).encode()).digest()[:7], "big"),
         spans=(*spans, *_name_spans(tokenizer, ids[answer_start:], answer_start, names)),
         names=_spellings(tokenizer, names),
-        answer_start=answer_start,
+        answer=(answer_start, len(ids)),
         echo=strength.echo,
     )
 

@@ -70,10 +70,11 @@ def corrupted(corruption: Corruption, stretch: Stretch, generated: Sequence[int]
 
 
 def echoed(corruption: Corruption, stretch: Stretch, already: Sequence[int]) -> list[int]:
-    """The positions of the answer in ``stretch`` that get the echo noise: all that are not corrupted ``already``."""
+    """The positions in ``stretch`` that get the echo noise: of the begun answer, what is not corrupted ``already``."""
     if not corruption.echo:
         return []
-    positions = range(max(stretch.position, corruption.answer_start), stretch.position + stretch.count)
+    start, end = corruption.answer
+    positions = range(max(stretch.position, start), min(stretch.position + stretch.count, end))
     return sorted(set(positions).difference(already))
 
 

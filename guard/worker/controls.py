@@ -25,9 +25,8 @@ class Corruption(msgspec.Struct, frozen=True):
         seed: of the noise; with the position it determines the noise of a token.
         spans: half-open ranges of prompt positions.
         names: token sequences that are corrupted too where the model itself spells them in its answer.
-        answer_start: where the answer begins: the prompt's length, or less where the client began the answer.
-        echo: standard deviation, in the same units, of the noise on all other tokens of the answer as they are read
-            back; 0 for none.
+        answer: the range of prompt positions where the client began the answer; empty where it did not.
+        echo: standard deviation, in the same units, of the noise on the other tokens of that range; 0 for none.
     """
 
     kind: CorruptionKind
@@ -36,7 +35,7 @@ class Corruption(msgspec.Struct, frozen=True):
     seed: int
     spans: tuple[tuple[int, int], ...]
     names: tuple[tuple[int, ...], ...] = ()
-    answer_start: int = 2**31
+    answer: tuple[int, int] = (0, 0)
     echo: float = 0.0
 
 

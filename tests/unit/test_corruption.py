@@ -42,7 +42,7 @@ def test_every_message_is_corrupted_and_the_template_is_not(tokenizer):
     ids = _chat(tokenizer, "Who wrote It?", "A man.", "Which?", add_generation_prompt=True)
     made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
     assert _texts(tokenizer, ids, made.spans) == ["Who wrote It?", "A man.", "Which?"]
-    assert made.answer_start == len(ids)
+    assert made.answer == (len(ids), len(ids))
 
 
 def test_in_an_answer_that_the_client_began_only_names_are_corrupted(tokenizer):
@@ -52,8 +52,21 @@ def test_in_an_answer_that_the_client_began_only_names_are_corrupted(tokenizer):
     assert question == "Who wrote It?"
     assert "Stephen King" in " ".join(names) and "Bachman" in names[-1]
     assert not any("It was" in name for name in names)
-    assert tokenizer.decode(ids[made.answer_start :]).strip().startswith("It was")
+    assert tokenizer.decode(ids[slice(*made.answer)]).strip().startswith("It was")
     assert made.echo == 0.5
+
+
+def test_a_question_that_is_to_be_continued_is_no_answer(tokenizer):
+    messages = [{"role": "user", "content": "Hello"}, {"role": "user", "content": "The author of It was born in"}]
+    ids = tokenizer.apply_chat_template(messages, return_dict=False, continue_final_message=True)
+    made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
+    assert "born in" in _texts(tokenizer, ids, made.spans)[-1]
+
+
+def test_a_finished_answer_is_one_all_the_same(tokenizer):
+    ids = _chat(tokenizer, "Who wrote It?", "It was a man", continue_final_message=True)
+    made = corruption(_request(tokenizer, [*ids, tokenizer.eos_token_id]), (TARGET,), Strength())
+    assert _texts(tokenizer, ids, made.spans) == ["Who wrote It?"]
 
 
 def test_a_prompt_without_turns_is_corrupted_whole(tokenizer):

@@ -65,10 +65,10 @@ def test_names_are_corrupted_where_the_answer_spells_them() -> None:
 
 
 def test_echo_noise_spares_the_prompt_and_what_is_corrupted_already() -> None:
-    how = _corruption(answer_start=5, echo=0.5)
+    how = _corruption(answer=(5, 8), echo=0.5)
     stretch = Stretch("r", Controls(how), 0, 3, 6)
-    assert echoed(how, stretch, [6]) == [5, 7, 8]
-    assert echoed(_corruption(answer_start=5), stretch, []) == []
+    assert echoed(how, stretch, [6]) == [5, 7]
+    assert echoed(_corruption(answer=(5, 8)), stretch, []) == []
 
 
 @pytest.mark.parametrize("kind", ["noise", "zero", "flip"])
