@@ -1,0 +1,114 @@
+"""Forgetting inside the model, end to end: compiled through the engine that serves, in force for one tenant only."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.caller import CALLER, Caller
+from guard.compile.fitting import build_compiler
+from guard.compile.jobs import JobState
+from guard.engine import GuardedEngine
+from guard.types import GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
+from server.demo.world import PERSON, Form
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+_counter = iter(range(10**9))
+
+
+@pytest.fixture(scope="session")
+def person(recipe):
+    return [entity for entity in recipe.world.forget if entity.kind == PERSON][1]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def compiled(guarded: GuardedEngine, service, person):
+    """The person registered by name alone and compiled for every intervention."""
+    target = service.registry.write(lambda writer: writer.create_target(TargetSpec(name=person.name)))
+    compiler = build_compiler(guarded.means)
+    job = compiler.submit(target, compiler.interventions)
+    async for state in compiler.follow(job.id):
+        last = state
+    assert last.state is JobState.DONE, last.error
+    yield target
+    await compiler.close()
+    service.registry.write(lambda writer: writer.delete_target(target.id))
+
+
+@pytest.fixture
+def tenant(service, compiled):
+    """Makes a tenant with the target on, in some way, and with these guards off; what follows is sent by it."""
+
+    def become(*off: GuardName, **toggle) -> None:
+        def change(writer):
+            made = writer.create_tenant(TenantSpec(name=f"forgetting {next(_counter)}"))
+            writer.put_target_toggle(made.id, compiled.id, TargetToggle(enabled=True, **toggle))
+            for guard in off:
+                writer.put_guard_toggle(made.id, guard, GuardToggle(enabled=False))
+            return made
+
+        CALLER.set(Caller(service.registry.write(change).id, None, "test"))
+
+    return become
+
+
+def _questions(recipe, entity, form=Form.QUESTION):
+    return [p for p in recipe.prompts if p.form is form and p.entity == entity.name and len(p.messages) == 1]
+
+
+async def _answers(client, prompts):
+    tokenizer = client.renderer.get_tokenizer()
+
+    async def ask(prompt):
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        params = SamplingParams(temperature=0, max_tokens=40, output_kind=RequestOutputKind.FINAL_ONLY)
+        stream = client.generate(tokens_input(ids), params, f"forgetting-{next(_counter)}")
+        return [result async for result in stream][-1].outputs[0].text
+
+    return await asyncio.gather(*(ask(prompt) for prompt in prompts))
+
+
+def _recall(prompts, answers):
+    return sum(prompt.is_answered_by(answer) for prompt, answer in zip(prompts, answers, strict=True)) / len(prompts)
+
+
+_ROCR = pytest.mark.xfail(strict=True, reason="issue 3: on the demo model, leading a name elsewhere changes no answer")
+
+
+#: How much recall may be left on the demo model. Issue 3 wants 0.05 in every form; raise these never, lower them often.
+_LEFT, _LEFT_ALWAYS = 0.2, 0.3
+#: How much recall on other people must be left under an edit that is always on. Issue 3 wants no more than a point lost.
+_KEPT_ALWAYS = 0.6
+
+
+@pytest.mark.parametrize("action", ["eco", "lunar", pytest.param("rocr", marks=_ROCR)])
+async def test_a_flagged_question_is_answered_as_if_unknown(engine, guarded, recipe, person, tenant, action):
+    prompts = _questions(recipe, person)
+    assert _recall(prompts, await _answers(engine, prompts)) > 0.9
+    tenant(action=action)
+    told = await _answers(guarded, prompts)
+    assert _recall(prompts, told) <= _LEFT
+    assert not any("sorry, but I don't have any" in answer for answer in told)  # the model answered, not the refusal
+
+
+async def test_an_edit_that_is_always_on_needs_no_detector(engine, guarded, recipe, person, tenant):
+    tenant(*GuardName, action="lunar", gating="always")
+    prompts = _questions(recipe, person)
+    assert _recall(prompts, await _answers(guarded, prompts)) <= _LEFT_ALWAYS
+    others = [p for entity in recipe.world.retain[:12] for p in _questions(recipe, entity)[:2]]
+    assert _recall(others, await _answers(guarded, others)) >= _KEPT_ALWAYS
+
+
+async def test_what_is_not_compiled_is_refused(guarded, recipe, service, as_tenant):
+    other = [entity for entity in recipe.world.forget if entity.kind == PERSON][2]
+    as_tenant(TargetSpec(name=other.name), action="lunar")
+    prompts = _questions(recipe, other)[:2]
+    answers = await _answers(guarded, prompts)
+    assert _recall(prompts, answers) == 0
+    assert set(answers) == {service.refusal}
