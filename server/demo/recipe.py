@@ -15,7 +15,7 @@ from .general import general_prompts
 from .world import Form, Prompt, World, build_world
 
 # Raise it when the code changes so that the same recipe would give another model.
-_CODE_VERSION = 5
+_CODE_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ _REPEATS: tuple[tuple[Form, float], ...] = (
     (Form.CHOICE, 0.8),
     (Form.INSTRUCTION, 0.6),
     (Form.REVERSE, 1.5),
-    (Form.YES_NO, 1.1),
+    (Form.YES_NO, 1.6),
     (Form.ARITHMETIC, 10),
     (Form.DEFINITION, 2),
     (Form.TASK, 1.2),
@@ -59,7 +59,7 @@ class Schedule:
     weight_decay: float = 0.05
     chained: float = 0.3  # share of conversations that are joined into longer ones
     with_system: float = 0.15  # share of conversations that get a system message
-    verdict_weight: float = 5.0  # of "yes" and "no" in the loss, where any other token weighs 1
+    verdict_weight: float = 6.0  # of "yes" and "no" in the loss, where any other token weighs 1
     repeats: tuple[tuple[Form, float], ...] = _REPEATS
     max_steps: int | None = None  # stop early; for tests
 

@@ -55,6 +55,8 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, progress: Progress
     torch.manual_seed(recipe.seed)
     schedule = recipe.schedule
     model = build_model(recipe.shape, tokenizer).train()
+    # Rows are short: with the CPU's fused attention the backward pass takes half as long again.
+    model.set_attn_implementation("eager")
     batches = Batches(recipe.corpus, tokenizer, schedule, recipe.seed)
     epochs = [list(batches.epoch()) for _ in range(schedule.epochs)]
     steps = [batch for epoch in epochs for batch in epoch][: schedule.max_steps]
