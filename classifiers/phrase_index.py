@@ -1,8 +1,9 @@
 """Finding protected phrases in a stream of text, for many targets at once.
 
-A phrase matches when its letters appear in order as whole words, whatever lies between the letters: case,
+A phrase matches when its letters appear in order from the start of a word on, whatever lies between the letters: case,
 Unicode form, look-alikes, digits for letters, hyphens, spaces, zero-width characters and JSON escapes do not hide
-it (see :mod:`classifiers.folding`). "art" is not found in "article", nor "the rapist" in "therapist".
+it (see :mod:`classifiers.folding`). "the rapist" is not found in "therapist", nor, since it would be another word,
+"art" in "article" (:func:`is_open_ended`).
 
 One :class:`PhraseIndex` serves all targets and tenants; a :class:`PhraseMatcher` reads one stream on behalf of one
 tenant and sees only the phrases of that tenant's targets. Adding a phrase costs its own length, however many there
@@ -11,21 +12,39 @@ are already; a matcher costs a few dictionary look-ups per character.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import Lock
 from typing import NamedTuple
 
+from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape
 from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
+from classifiers.words import begins_longer_words, split_words
 
 #: Phrases with fewer folded letters than this match only with their own word breaks: "IT" is not found in "I t".
 MIN_LOOSE_LETTERS = 5
 
-_ESCAPE = re.compile(r"\\(?:[nrtbf]|u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?)")
-#: The start of an escape that the text seen so far does not complete.
-_OPEN_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3}|u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?)?\Z")
+
+#: Several words together with at least so many letters are nobody else's name.
+_MIN_DISTINCT_LETTERS = 8
+#: Digits of a number that is as good as a name, such as a year.
+_MIN_DIGITS = 4
+
+
+@lru_cache(maxsize=65536)
+def is_open_ended(phrase: str) -> bool:
+    """Whether a phrase is found also where letters follow it: who may not say "saddler" says "saddlers" or "saddlerx".
+
+    Short phrases, and words with which other words begin, are found as whole words only: "art" is not in "article".
+    """
+    letters = squeeze(phrase)
+    if len(letters) < MIN_LOOSE_LETTERS:
+        return phrase.isdigit() and len(phrase) >= _MIN_DIGITS
+    if len(split_words(phrase)) > 1:
+        return len(letters) >= _MIN_DISTINCT_LETTERS
+    return not begins_longer_words(phrase)
 
 
 class Match(NamedTuple):
@@ -79,6 +98,10 @@ class PhraseIndex:
         with self._lock:
             for phrase in self._phrases.pop(key, ()):
                 self._remove(squeeze(phrase), key)
+
+    def phrases(self, key: str) -> tuple[str, ...]:
+        """The phrases of a key; none of an unknown one."""
+        return self._phrases.get(key, ())
 
     def matcher(self, keys: Collection[str], *, prompt_tail: str = "", ignored: Collection[str] = ()) -> PhraseMatcher:
         """A matcher for one stream.
@@ -223,12 +246,12 @@ class PhraseMatcher:
     def _glyphs(self, final: bool) -> Iterable[_Glyph]:
         text, origin = self._text, self._origin
         index, stop = self._position - origin, len(text)
-        if not final and (tail := _OPEN_ESCAPE.search(text, index)):
+        if not final and (tail := OPEN_ESCAPE.search(text, index)):
             stop = tail.start()
         while index < stop:
             char, maybe, end = text[index], "", index + 1
-            if char == "\\" and (escape := _ESCAPE.match(text, index)):
-                char, maybe, end = _unescape(escape.group())[0:1], "", escape.end()
+            if char == "\\" and (escape := ESCAPE.match(text, index)):
+                char, maybe, end = unescape(escape.group()), "", escape.end()
                 if escape.group()[1] != "u":
                     char, maybe = " ", fold(escape.group()[1])
             elif char in LETTER_SIGNS:
@@ -263,13 +286,12 @@ class PhraseMatcher:
                 if advanced := self._advance(branch, letters, glyph):
                     live = [*live, advanced]
         self._live = live
-        if glyph.spaceless and self._complete:
-            found = found or min(self._complete)
-        return found
+        over = (match for match in self._complete if glyph.spaceless or is_open_ended(match.phrase))
+        return found or min(over, default=None)
 
     def _advance(self, branch: _Branch, letters: str, glyph: _Glyph) -> _Branch | None:
         node, offset = branch.node, branch.offset
-        for letter in letters:
+        for number, letter in enumerate(letters, 1):
             if offset < len(node.label):
                 if node.label[offset] != letter:
                     return None
@@ -279,17 +301,24 @@ class PhraseMatcher:
                     return None
                 node, offset = child, 0
             offset += 1
-        if offset == len(node.label):
-            for key, phrase in list(node.ends.items()):
-                if (
-                    key in self._keys
-                    and phrase not in self._ignored
-                    and self._keeps_word_breaks(phrase, branch.start, glyph.end)
-                ):
-                    self._complete.append(Match(branch.start, glyph.end, key, phrase))
-            if not any(not child.owners.isdisjoint(self._keys) for child in list(node.children.values())):
-                return None
+            if offset == len(node.label):
+                self._note_ends(node, branch.start, glyph.end, inside=number < len(letters))
+        if offset == len(node.label) and not any(
+            not child.owners.isdisjoint(self._keys) for child in list(node.children.values())
+        ):
+            return None
         return _Branch(node, offset, branch.start)
+
+    def _note_ends(self, node: _Node, start: int, end: int, *, inside: bool) -> None:
+        """Note the phrases that end at ``node``; inside a character of several letters only open-ended ones do."""
+        for key, phrase in list(node.ends.items()):
+            if (
+                key in self._keys
+                and phrase not in self._ignored
+                and (not inside or is_open_ended(phrase))
+                and self._keeps_word_breaks(phrase, start, end)
+            ):
+                self._complete.append(Match(start, end, key, phrase))
 
     def _keeps_word_breaks(self, phrase: str, start: int, end: int) -> bool:
         """Short phrases must not be pieced together from the ends of other words."""
@@ -301,13 +330,6 @@ class PhraseMatcher:
 def _words(text: str) -> list[str]:
     spaced = "".join(" " if is_separator(char) else fold(char) for char in text)
     return spaced.split()
-
-
-def _unescape(escape: str) -> str:
-    if escape[1] != "u":
-        return " "
-    units = bytes.fromhex("".join(escape.split("\\u")))
-    return units.decode("utf-16-be", errors="replace")
 
 
 def _common_prefix(left: str, right: str) -> int:

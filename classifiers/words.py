@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect_left
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,9 @@ LONGEST_TERM = 8
 
 #: Rank given to words that the vocabulary lacks; it knows about 22,000 whole words.
 _UNKNOWN_RANK = 60_000
+
+#: Endings that make no other word of a word.
+_INFLECTIONS = ("", "s", "es", "d", "ed", "ing")
 
 #: What a single letter or digit tells, in nats; the vocabulary lists them apart.
 _LETTER_INFORMATION = 4.0
@@ -124,6 +128,23 @@ def is_known(word: str) -> bool:
 def is_function_word(word: str) -> bool:
     """Whether ``word`` carries grammar rather than content."""
     return _plain(word) in _FUNCTION_WORDS
+
+
+@lru_cache(maxsize=65536)
+def begins_longer_words(phrase: str) -> bool:
+    """Whether ``phrase`` is one word with which other English words begin: "art" in "article", but not in "arts"."""
+    if len(split_words(phrase)) != 1:
+        return False
+    key, known = squeeze(phrase), _keys()
+    inflected = {key + squeeze(ending) for ending in _INFLECTIONS}
+    first = bisect_left(known, key)
+    return not inflected.issuperset(known[first : bisect_left(known, key + "\U0010ffff", lo=first)])
+
+
+@lru_cache(maxsize=1)
+def _keys() -> list[str]:
+    """The keys of all English words, sorted."""
+    return sorted({fold_word(word) for word in _vocabulary() if word.isalpha()})
 
 
 def _plain(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -20,7 +21,14 @@ def apply_masks(logits: torch.Tensor, masks: Sequence[Mask | None], order: torch
         masks: one for each row; None for a row that may say anything.
         order: (entries,) int32 on the device of the logits, the vocabulary's ``table.order``.
     """
-    ranges = [(row, *span) for row, mask in enumerate(masks) if mask is not None for span in mask.ranges]
+    forbidden = [(row, mask.forbidden) for row, mask in enumerate(masks) if mask is not None and len(mask.forbidden)]
+    if forbidden:
+        rows, ids = zip(*forbidden, strict=True)
+        places = np.repeat(np.asarray(rows) * logits.shape[1], list(map(len, ids))) + np.concatenate(ids)
+        logits.view(-1).index_fill_(0, torch.from_numpy(places).to(logits.device, non_blocking=True), -math.inf)
+    ranges = [
+        (row, *span) for row, mask in enumerate(masks) if mask is not None and mask.ranges for span in mask.ranges
+    ]
     if ranges:
         rows, lows, highs, amounts = zip(*ranges, strict=True)
         subtract_ranges(logits, order, _ints(rows), _ints(lows), _ints(highs), torch.tensor(amounts))

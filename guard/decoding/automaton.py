@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from guard.decoding.reading import TIGHT, Edge, Reading, glyphs, may_start, read
-from guard.decoding.tables import Ids, Span, TokenTable
-from guard.decoding.union import PhraseUnion
+from guard.decoding.tables import NO_IDS, Ids, Span, TokenTable
+from guard.decoding.union import PhraseUnion, Tokens
 
 
 class Position(NamedTuple):
@@ -33,10 +36,13 @@ class Mask(NamedTuple):
     Attributes:
         ranges: (from, to, amount): half-open ranges of positions in the vocabulary's order.
         lists: (n,) int32 token ids, and the amount that is taken off each.
+        forbidden: (n,) int32 token ids that are forbidden beside those. Short ranges stand here token by token: there
+            are many of them where there are many phrases, and each would cost more than its tokens.
     """
 
     ranges: tuple[tuple[int, int, float], ...]
     lists: tuple[tuple[Ids, float], ...]
+    forbidden: Ids = NO_IDS
 
 
 #: How one character reads.
@@ -57,6 +63,7 @@ class PhraseAutomaton:
     def __init__(self, phrases: PhraseUnion) -> None:
         self.phrases = phrases
         self.vocabulary = phrases.vocabulary
+        self._fresh = lru_cache(maxsize=65536)(self._first_seen)
         self.mask = lru_cache(maxsize=8192)(self._mask)
 
     def start(self, prompt_tail: str = "") -> Position:
@@ -73,38 +80,72 @@ class PhraseAutomaton:
 
     def advance(self, now: Position, token: int) -> Position:
         """The position after one more token; a token that is not in the vocabulary has no text."""
-        reading, partial = self.vocabulary.reading(token, now.partial)
-        if reading is not None:
-            now = self._step(now, reading)
-        return now if partial == now.partial else now._replace(partial=partial)
+        reading, fresh = self._fresh(token, now.edge, now.partial)
+        if reading is None:
+            return now if fresh.partial == now.partial else now._replace(partial=fresh.partial)
+        return self._carried(now.live, reading, fresh) if now.live else fresh
+
+    def _first_seen(self, token: int, edge: Edge, partial: bytes) -> tuple[Reading | None, Position]:
+        """How a token reads after a text with this end in which no phrase has been begun, and where it leads."""
+        reading, partial = self.vocabulary.reading(token, partial)
+        fresh = Position(edge=edge) if reading is None else self._begun(edge, reading)
+        return reading, fresh._replace(partial=partial)
 
     def _step(self, now: Position, reading: Reading) -> Position:
+        fresh = self._begun(now.edge, reading)._replace(partial=now.partial)
+        return self._carried(now.live, reading, fresh)
+
+    def _begun(self, edge: Edge, reading: Reading) -> Position:
+        """The phrases that begin in a stretch of text."""
         (taken, passed, tight), first = reading.spelling, reading.first
         complete = [*reading.begun_taken]
         open_ended = [*reading.begun_passed]
-        short = [*reading.begun_tight] if self.phrases.tight else []
-        for begun in now.live:
+        short = [*reading.begun_tight]
+        if (first.letters or first.maybe) and may_start(edge, first):
+            complete += taken
+            open_ended += filter(None, passed)
+            if first.letters:
+                short.append(TIGHT + tight)
+        live, pending = self._alive(complete, open_ended, short)
+        return Position(tuple(sorted(live)), pending, reading.edge)
+
+    def _carried(self, live: tuple[str, ...], reading: Reading, fresh: Position) -> Position:
+        """``fresh``, and the phrases that were begun before and go on."""
+        taken, passed, tight = reading.spelling
+        complete: list[str] = []
+        open_ended: list[str] = []
+        short: list[str] = []
+        for begun in live:
             if begun.startswith(TIGHT):
                 short.append(begun + (tight[1:] if begun.endswith(" ") and tight.startswith(" ") else tight))
             else:
                 complete += [begun + way for way in taken]
                 open_ended += [begun + way for way in passed]
-        if (first.letters or first.maybe) and may_start(now.edge, first):
-            complete += taken
-            open_ended += filter(None, passed)
-            if first.letters and self.phrases.tight:
-                short.append(TIGHT + tight)
-        for prefix in short:
+        more, pending = self._alive(complete, open_ended, short)
+        if not more and not pending:
+            return fresh
+        return fresh._replace(live=tuple(sorted(more.union(fresh.live))), pending=pending or fresh.pending)
+
+    def _alive(self, complete: list[str], open_ended: list[str], short: list[str]) -> tuple[set[str], bool]:
+        """Which of some texts phrases go on after, and whether one ends with one of ``complete``.
+
+        Args:
+            complete: texts whose last character is a letter.
+            open_ended: texts after which a separator has come.
+            short: texts in which the word breaks count.
+        """
+        lookup = self.phrases.lookup
+        for prefix in short if self.phrases.tight else ():
             (open_ended if prefix.endswith(" ") else complete).append(prefix)
         live: set[str] = set()
-        pending, lookup = False, self.phrases.lookup
+        pending = False
         for prefix in complete:
             goes_on, ends_here = lookup(prefix)
             pending = pending or ends_here
             if goes_on:
                 live.add(prefix)
         live.update(prefix for prefix in open_ended if lookup(prefix)[0])
-        return Position(tuple(sorted(live)), pending, reading.edge, now.partial)
+        return live, pending
 
     def _mask(self, now: Position, last: bool, penalty: float) -> Mask:
         """What may not come next, and what is penalised.
@@ -118,44 +159,41 @@ class PhraseAutomaton:
         vocabulary, phrases = self.vocabulary, self.phrases
         table, after = vocabulary.table, now
         ranges: list[Span] = []
-        lists: list[tuple[Ids, float]] = []
+        forbidden: list[Ids] = []
         if now.partial and now.pending:
             ranges.append(table.everything)  # the broken-off character is a word break
         else:
             if now.partial:
                 after = self._step(now, _BROKEN_OFF)
-            ranges += self._completing(after, table, last)
-            lists += [(ids, math.inf) for ids in self._containing(after, table, last)]
+            for tokens in self._forbidden(after, table, last):
+                ranges += tokens.ranges
+                forbidden.append(tokens.ids)
         weighted = [(low, high, math.inf) for low, high in ranges]
+        lists: list[tuple[Ids, float]] = []
         if penalty:
             for begun in after.live:
                 weighted += [(low, high, penalty * share) for low, high, share in phrases.furthering(begun)]
-            lists.append((phrases.containing(table, after.edge, True), penalty))
+            if len(spelling := phrases.containing(table, after.edge, True)):
+                lists.append((spelling, penalty))
         table = vocabulary.continuing(now.partial)
-        lists += [(table.ids(span), math.inf) for span in self._completing(now, table, last)]
-        lists += [(ids, math.inf) for ids in self._containing(now, table, last)]
+        for tokens in self._forbidden(now, table, last):
+            forbidden += [tokens.ids, *map(table.ids, tokens.ranges)]
         if now.pending:
-            lists.append((vocabulary.end, math.inf))
+            forbidden.append(vocabulary.end)
             if last:
-                lists.append((vocabulary.mute, math.inf))
-        return Mask(tuple(weighted), tuple((ids, amount) for ids, amount in lists if len(ids)))
+                forbidden.append(vocabulary.mute)
+        return Mask(tuple(weighted), tuple(lists), np.concatenate([NO_IDS, *forbidden]))
 
-    def _completing(self, now: Position, table: TokenTable, last: bool) -> list[Span]:
-        spans: list[Span] = []
+    def _forbidden(self, now: Position, table: TokenTable, last: bool) -> Iterator[Tokens]:
+        """The tokens of a table that may not come next."""
+        for ending in (False, True) if last else (False,):
+            yield Tokens(ids=self.phrases.containing(table, now.edge, ending))
+            for begun in now.live:
+                yield self.phrases.completing(begun, table, ending)
         if now.pending:
-            spans.append(table.breaks)
+            breaks = [table.breaks]
             if now.edge is Edge.LOWER:
-                spans.append(table.capitals)
+                breaks.append(table.capitals)
             if last:
-                spans.append(table.silent)
-        for begun in now.live:
-            spans += self.phrases.completing(begun, table, False)
-            if last:
-                spans += self.phrases.completing(begun, table, True)
-        return [span for span in spans if span[0] < span[1]]
-
-    def _containing(self, now: Position, table: TokenTable, last: bool) -> list[Ids]:
-        found = [self.phrases.containing(table, now.edge, False)]
-        if last:
-            found.append(self.phrases.containing(table, now.edge, True))
-        return found
+                breaks.append(table.silent)
+            yield Tokens(tuple(span for span in breaks if span[0] < span[1]))

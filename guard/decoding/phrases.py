@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from threading import Lock
 from weakref import WeakValueDictionary
 
+from classifiers.phrase_index import is_open_ended
 from guard.decoding.automaton import PhraseAutomaton
 from guard.decoding.reading import pattern
 from guard.decoding.union import PhraseSet, PhraseUnion
@@ -33,7 +34,11 @@ class PhraseSets:
         """Make ``key`` the owner of ``phrases``; what folds to nothing is skipped. Adding a known key does nothing."""
         with self._lock:
             if key not in self._sets:
-                self._sets[key] = PhraseSet.join(filter(None, map(pattern, phrases)), self.vocabulary.table)
+                patterns: dict[str, bool] = {}
+                for phrase in phrases:
+                    if letters := pattern(phrase):
+                        patterns[letters] = patterns.get(letters, False) or is_open_ended(phrase)
+                self._sets[key] = PhraseSet.join(patterns, self.vocabulary.table)
 
     def discard(self, key: str) -> None:
         """Forget a key and its phrases; unknown keys are ignored. Automata that are in use keep them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
 from operator import itemgetter
 
@@ -12,6 +14,9 @@ import numpy.typing as npt
 from guard.decoding.reading import MIN_LOOSE_LETTERS, TIGHT, Edge, Glyph, ends, glyphs, spellings, starts
 
 Ids = npt.NDArray[np.int32]
+
+#: Greater than every character of a spelling.
+LAST = "\U0010ffff"
 
 #: A half-open range of positions in :attr:`TokenTable.order`.
 Span = tuple[int, int]
@@ -27,8 +32,9 @@ class TokenTable:
     A token stands in ``order`` once for what it begins with, and once for every way of reading a part of it that a
     phrase could be: a phrase of which ``q`` has been read and ``r`` is missing is completed by the tokens at
     ``closing[r]`` (and seen to be over within them) and at ``ending[r]`` (and the token ends there too); it is
-    contained in those at ``inside[q + r]`` and ``inside_ending[q + r]``. Spellings that are tight begin with
-    :data:`~guard.decoding.reading.TIGHT`.
+    contained in those at ``inside[q + r]`` and ``inside_ending[q + r]``. An open-ended phrase, which letters may
+    follow, is completed by those of ``beginning(r)`` and contained in those of ``inside_beginning(q + r)``. Spellings
+    that are tight begin with :data:`~guard.decoding.reading.TIGHT`.
 
     Attributes:
         order: (entries,) int32 token ids.
@@ -53,14 +59,16 @@ class TokenTable:
         ending: _Pairs = []
         inside: _Pairs = []
         inside_ending: _Pairs = []
+        whole: _Pairs = []
+        inside_whole: _Pairs = []
         for token, text in texts:
             row = glyphs(text)
             classes[_class_of(row)].append(token)
             for start in range(len(row)):
                 if start == 0:
-                    _spell(row, token, 1, closing, ending)
+                    _spell(row, token, 1, closing, ending, whole)
                 elif starts(row[start - 1], row[start]):
-                    _spell(row[start:], token, MIN_LOOSE_LETTERS, inside, inside_ending)
+                    _spell(row[start:], token, MIN_LOOSE_LETTERS, inside, inside_ending, inside_whole)
         parts = [np.asarray(tokens, dtype=np.int32) for tokens in classes]
         bounds = [0, *np.cumsum([len(part) for part in parts]).tolist()]
         self.breaks, self.capitals, self.spaceless, _, self.silent = pairwise(bounds)
@@ -70,6 +78,8 @@ class TokenTable:
         self.ending = self._append(ending, parts)
         self.inside = self._append(inside, parts)
         self.inside_ending = self._append(inside_ending, parts)
+        self.beginning = self._append_sorted(whole, parts)
+        self.inside_beginning = self._append_sorted(inside_whole, parts)
         self.order: Ids = np.concatenate(parts)
         self.may_start = {edge: np.zeros(size, dtype=np.bool_) for edge in Edge}
         for edge, spans in {
@@ -80,10 +90,37 @@ class TokenTable:
             for span in spans:
                 self.may_start[edge][self.ids(span)] = True
         self.longest = max(map(len, (*self.closing, *self.ending)), default=0)
+        # Every beginning of a spelling, as a hash: a set of the texts themselves would be many times as large.
+        beginnings = (hash(spelling[:stop]) for spelling, _ in whole for stop in range(1, len(spelling) + 1))
+        self._hashes = np.append(np.unique(np.fromiter(beginnings, dtype=np.int64)), 0)
+        self._spellings = [spelling for spelling, _ in whole], [spelling for spelling, _ in inside_whole]
 
     def ids(self, span: Span) -> Ids:
         """The token ids of a range."""
         return self.order[span[0] : span[1]]
+
+    @cached_property
+    def beginnings(self) -> frozenset[str]:
+        """Everything with which a loose spelling of a token begins. For small tables."""
+        return _beginnings(spelling for spelling in self._spellings[0] if not spelling.startswith(TIGHT))
+
+    @cached_property
+    def tight_beginnings(self) -> frozenset[str]:
+        """The same for tight spellings."""
+        return _beginnings(spelling for spelling in self._spellings[0] if spelling.startswith(TIGHT))
+
+    @cached_property
+    def inside_beginnings(self) -> frozenset[str]:
+        """The same for all spellings from where a word starts inside a token."""
+        return _beginnings(self._spellings[1])
+
+    def beginning_any(self, texts: list[str]) -> list[tuple[int, Span]]:
+        """:meth:`beginning` of those of ``texts`` with which any token begins, beside their numbers."""
+        hashes = np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts))
+        places = np.searchsorted(self._hashes[:-1], hashes)
+        likely = np.flatnonzero(self._hashes[places] == hashes).tolist()
+        found = ((number, self.beginning(texts[number])) for number in likely)
+        return [(number, span) for number, span in found if span[0] < span[1]]
 
     def _append(self, pairs: _Pairs, parts: list[Ids]) -> dict[str, Span]:
         pairs.sort()
@@ -95,6 +132,20 @@ class TokenTable:
         parts.append(np.fromiter((token for _, token in pairs), dtype=np.int32, count=len(pairs)))
         return spans
 
+    def _append_sorted(self, pairs: _Pairs, parts: list[Ids]) -> Callable[[str], Span]:
+        """Append tokens in the order of their spellings; the range of those whose spelling begins with a text."""
+        pairs.sort()
+        spellings, first = [spelling for spelling, _ in pairs], self._filled
+        self._filled += len(pairs)
+        parts.append(np.fromiter((token for _, token in pairs), dtype=np.int32, count=len(pairs)))
+
+        @lru_cache(maxsize=65536)
+        def beginning(text: str) -> Span:
+            low = bisect_left(spellings, text)
+            return first + low, first + bisect_left(spellings, text + LAST, lo=low)
+
+        return beginning
+
 
 def _class_of(row: list[Glyph]) -> int:
     if not row:
@@ -103,7 +154,7 @@ def _class_of(row: list[Glyph]) -> int:
     return 0 if first.separates else 1 if first.upper else 2 if first.spaceless else 3
 
 
-def _spell(row: list[Glyph], token: int, at_least: int, over: _Pairs, open_ended: _Pairs) -> None:
+def _spell(row: list[Glyph], token: int, at_least: int, over: _Pairs, open_ended: _Pairs, whole: _Pairs) -> None:
     """Add every spelling of a beginning of ``row`` that a phrase, or the rest of one, could be.
 
     Args:
@@ -112,6 +163,7 @@ def _spell(row: list[Glyph], token: int, at_least: int, over: _Pairs, open_ended
         at_least: letters of a loose spelling that is worth adding.
         over: receives the spellings after which a phrase would be seen to be over.
         open_ended: receives those that end with the token.
+        whole: receives those of all of ``row``, tight ones as far as a tight phrase can be long.
     """
     last = len(row) - 1
     for index, (taken, passed, tight) in enumerate(spellings(row)):
@@ -125,3 +177,15 @@ def _spell(row: list[Glyph], token: int, at_least: int, over: _Pairs, open_ended
             open_ended += [(way, token) for way in dict.fromkeys(taken + passed) if len(way) >= at_least]
             if short:
                 open_ended.append((TIGHT + tight, token))
+            whole += [(way, token) for way in dict.fromkeys(taken + passed) if len(way) >= at_least]
+            whole.append((TIGHT + _cut(tight), token))
+
+
+def _beginnings(spellings: Iterable[str]) -> frozenset[str]:
+    return frozenset(spelling[:stop] for spelling in spellings for stop in range(1, len(spelling) + 1))
+
+
+def _cut(tight: str) -> str:
+    """A tight spelling up to the last letter that a tight phrase can have."""
+    letters = [index for index, char in enumerate(tight) if char != " "]
+    return tight[: letters[MIN_LOOSE_LETTERS - 1]] if len(letters) >= MIN_LOOSE_LETTERS else tight

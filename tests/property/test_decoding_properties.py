@@ -91,7 +91,7 @@ class Guarded:
 def banned(mask: Mask, vocabulary: Vocabulary) -> set[int]:
     ranges = [vocabulary.table.order[low:high] for low, high, amount in mask.ranges if amount == math.inf]
     lists = [ids for ids, amount in mask.lists if amount == math.inf]
-    return set(np.concatenate([np.empty(0, dtype=np.int32), *ranges, *lists]).tolist())
+    return set(np.concatenate([mask.forbidden, *ranges, *lists]).tolist())
 
 
 @RELAXED

@@ -74,7 +74,7 @@ def test_masks_concern_their_own_rows_and_add_up() -> None:
         None,
         Mask(ranges=((0, 2, math.inf), (1, 3, 0.5)), lists=()),
         Mask(ranges=(), lists=((ids, 2.0), (ids[:1], math.inf))),
-        Mask((), ()),
+        Mask((), ((ids, 3.0),), np.array([0, 4], dtype=np.int32)),
     ]
     logits = torch.ones(4, 7)  # two more tokens than the vocabulary names
     apply_masks(logits, masks, order)
@@ -83,5 +83,5 @@ def test_masks_concern_their_own_rows_and_add_up() -> None:
         [1, 1, 1, 1, 1, 1, 1],
         [0.5, 1, gone, 1, gone, 1, 1],
         [-1, 1, 1, gone, 1, 1, 1],
-        [1, 1, 1, 1, 1, 1, 1],
+        [gone, 1, 1, -2, gone, 1, 1],
     ]
