@@ -29,6 +29,8 @@ class Compiled:
         roles: role words that may stand for it ("star", "author").
         evidence: the sentences behind the rows of ``vectors``; the last ``retain`` of them are counter-evidence.
         vectors: float16 ``(len(evidence), dimension)``, unit length.
+        answers: for each of ``evidence``, where in it the answer begins: what is before it was asked, not told. 0 for a
+            sentence that was not asked for, its length for what tells nothing.
         retain: how many of the last rows are counter-evidence.
         baseline: the cosine to its evidence that one benign text in a hundred exceeds.
         tail: level and scale (both logits) of the scores that benign text gets, see :mod:`classifiers.calibration`.
@@ -45,6 +47,7 @@ class Compiled:
     roles: frozenset[str] = frozenset()
     evidence: tuple[str, ...] = ()
     vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
+    answers: tuple[int, ...] = ()
     retain: int = 0
     baseline: float = 0.0
     tail: tuple[float, float] = (0.0, 0.0)
@@ -83,6 +86,7 @@ _HEADER: dict[str, Any] = {
     "person": bool,
     "roles": frozenset,
     "evidence": tuple,
+    "answers": tuple,
     "retain": int,
     "baseline": float,
     "tail": tuple,

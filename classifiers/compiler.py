@@ -31,6 +31,8 @@ def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank
     if not person:
         evidence = [profile.name, *evidence]
     retain = [_joined(example) for example in profile.retain_examples][:MAX_EVIDENCE]
+    answers = dict.fromkeys(facts.evidence, 0)
+    answers |= {_joined(example): len(example[0]) + 1 for example in profile.forget_examples if example[1]}
     vectors = encoder.encode([*evidence, *retain]).astype(np.float16)
     cosines = bank.cosines(vectors[: len(evidence)])
     target = Compiled(
@@ -45,6 +47,7 @@ def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank
         roles=facts.roles,
         evidence=(*evidence, *retain),
         vectors=vectors,
+        answers=tuple(answers.get(text, len(text)) for text in (*evidence, *retain)),
         retain=len(retain),
         baseline=round(float(np.quantile(cosines, _BASELINE)), 4),
     )

@@ -42,7 +42,7 @@ from classifiers.words import split_words
 logger = logging.getLogger(__name__)
 
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "3"
+_ALGORITHM = "4"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.
@@ -111,6 +111,11 @@ class TextDetector:
         self._bank_lock = Lock()
         identity = f"{self._encoder.fingerprint}:{self._head.fingerprint}:{digest(prompts())}:{_ALGORITHM}"
         self.fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    @property
+    def encoder(self) -> SentenceEncoder:
+        """What makes the vectors of targets and windows; for others that compare with them."""
+        return self._encoder
 
     @property
     def bank(self) -> BenignBank:

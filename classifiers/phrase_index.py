@@ -37,14 +37,14 @@ _MIN_DIGITS = 4
 def is_open_ended(phrase: str) -> bool:
     """Whether a phrase is found also where letters follow it: who may not say "saddler" says "saddlers" or "saddlerx".
 
-    Short phrases, and words with which other words begin, are found as whole words only: "art" is not in "article".
+    Short phrases, and those whose last word begins other words, need an end of their own: "art" is not in "article".
     """
-    letters = squeeze(phrase)
+    letters, words = squeeze(phrase), phrase.split()
     if len(letters) < MIN_LOOSE_LETTERS:
         return phrase.isdigit() and len(phrase) >= _MIN_DIGITS
-    if len(split_words(phrase)) > 1:
-        return len(letters) >= _MIN_DISTINCT_LETTERS
-    return not begins_longer_words(phrase)
+    if len(split_words(phrase)) > 1 and len(letters) < _MIN_DISTINCT_LETTERS:
+        return False
+    return not begins_longer_words(words[-1])
 
 
 class Match(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +80,8 @@ class Artifacts:
         self._store = store
         self._model = model
         self._known: dict[tuple[str, str], Artifact] = {}  # by target key and intervention
+        #: When something was last put here, in the seconds of ``time.monotonic``.
+        self.changed = 0.0
 
     @property
     def model(self) -> str:
@@ -91,14 +94,21 @@ class Artifacts:
         Raises:
             ArtifactError: the stored bytes are damaged.
         """
-        known = self._known.get((target.key, intervention))
-        if known is None:
-            name = self._name(intervention)
-            blob = (await asyncio.to_thread(self._store.compiled, [target], name)).get(target.key)
-            if blob is None:
-                return None
-            known = self._known[target.key, intervention] = Artifact.from_bytes(blob, self._model)
-        return known
+        return (await self.fitted([target], intervention)).get(target.key)
+
+    async def fitted(self, targets: Sequence[ForgetTarget], intervention: str) -> dict[str, Artifact]:
+        """What was fitted for these targets, by their keys.
+
+        Raises:
+            ArtifactError: the stored bytes are damaged.
+        """
+        unknown = [target for target in targets if (target.key, intervention) not in self._known]
+        if unknown:
+            blobs = await asyncio.to_thread(self._store.compiled, unknown, self._name(intervention))
+            for key, blob in blobs.items():
+                self._known[key, intervention] = Artifact.from_bytes(blob, self._model)
+        keys = (target.key for target in targets)
+        return {key: known for key in keys if (known := self._known.get((key, intervention))) is not None}
 
     async def put(self, target: ForgetTarget, artifact: Artifact) -> None:
         """Keep an artifact: in force here when this returns, and in every other process when it next looks.
@@ -111,6 +121,7 @@ class Artifacts:
         blobs = [(target, artifact.to_bytes())]
         await asyncio.to_thread(self._store.put_compiled, blobs, self._name(artifact.intervention))
         self._known[target.key, artifact.intervention] = artifact
+        self.changed = time.monotonic()
 
     def _name(self, intervention: str) -> str:
         return f"{intervention}:{self._model}"

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from classifiers.answers import document_answers, example_answers
 from classifiers.detector import Compiled, TextDetector, View
 from classifiers.phrase_index import PhraseIndex
 from classifiers.profile import Profile
+from classifiers.statement_index import StatementIndex
+from classifiers.verbatim import VerbatimIndex
 from guard.metrics import DETECTOR_SECONDS
 from guard.snapshot import Snapshot
 from guard.store import Store
@@ -40,9 +43,10 @@ class Reach:
     Attributes:
         view: what the text detector may match.
         thresholds: of targets that do not use their calibrated one.
-        enforced: whose phrases are cut off in outputs.
-        monitored: whose phrases are only reported there.
+        enforced: whose phrases and documents are cut off in outputs.
+        monitored: whose phrases and documents are only reported there.
         always: targets whose intervention applies whatever the detectors say.
+        stating: of which statements are known that could be told in other words.
     """
 
     view: View
@@ -50,10 +54,11 @@ class Reach:
     enforced: frozenset[str]
     monitored: frozenset[str]
     always: tuple[ActiveTarget, ...]
+    stating: frozenset[str]
 
 
 class Detection:
-    """The text detector and the index of protected phrases, kept in step with the registry."""
+    """The text detector and the indexes of protected phrases and documents, kept in step with the registry."""
 
     def __init__(self, detector: TextDetector, store: Store) -> None:
         self._detector = detector
@@ -62,7 +67,10 @@ class Detection:
         self._current: Mapping[str, ForgetTarget] = {}  # by id, of the snapshot last prepared
         self._retired: dict[str, float] = {}  # key -> when it was last current
         self._reaches: dict[str, tuple[TenantPolicy, Reach]] = {}  # by tenant id
+        self._protected: dict[tuple[str, Gating], tuple[str, ...]] = {}
         self.phrases = PhraseIndex()
+        self.verbatim = VerbatimIndex()
+        self.statements = StatementIndex(detector.encoder)
 
     def prepare(self, snapshot: Snapshot) -> None:
         """Index the targets of a snapshot before requests use it (see :class:`guard.registry.Registry`).
@@ -97,7 +105,9 @@ class Detection:
         if fresh:
             self._store.put_compiled(fresh, fingerprint)
         for target, item in zip(targets, compiled, strict=True):
+            self.verbatim.add(target.key, target.spec.documents, run=target.spec.verbatim_run)
             self._detector.add(item)
+            self.statements.add(item)
             self.phrases.add(target.key, [*item.phrases, *target.spec.protected_phrases])
             self._indexed[target.key] = target
 
@@ -111,6 +121,10 @@ class Detection:
             self._indexed.pop(key, None)
             self._detector.discard(key)
             self.phrases.discard(key)
+            self.verbatim.discard(key)
+            self.statements.discard(key)
+            for gating in Gating:
+                self._protected.pop((key, gating), None)
 
     async def judge(self, policy: TenantPolicy, texts: list[str], joined: str) -> Verdict:
         """Scan a conversation on behalf of one tenant.
@@ -170,6 +184,11 @@ class Detection:
         best_first = sorted(findings.values(), key=lambda finding: -finding.score)
         return Verdict(tuple(best_first), tuple(sorted(unavailable)), elapsed * 1000)
 
+    def leaks(self, completion: str, policy: TenantPolicy) -> bool:
+        """Whether a complete answer holds a protected phrase or a copy of a document."""
+        keys = self.reach(policy).enforced
+        return any(index.find(completion, keys) is not None for index in (self.phrases, self.verbatim))
+
     def self_test(self) -> Mapping[str, bool]:
         """Whether each detector still tells a known positive from a known negative."""
         return self._detector.self_test()
@@ -177,6 +196,25 @@ class Detection:
     def target(self, key: str) -> ForgetTarget | None:
         """The target that a key names."""
         return self._indexed.get(key)
+
+    def protected(self, target: ForgetTarget, gating: Gating) -> tuple[str, ...]:
+        """What must not be said of a target: its phrases, the answers of its examples and, in a request that was
+        flagged for it, what its documents tell. A request that was not flagged may well speak of the places and dates
+        that some document mentions.
+
+        Raises:
+            LookupError: the target is not indexed any more.
+        """
+        told = self._protected.get((target.key, gating))
+        if told is None:
+            if target.key not in self.phrases:
+                raise LookupError(f"target {target.id} is not indexed")
+            profile = profile_of(target)
+            told = (*self.phrases.phrases(target.key), *example_answers(profile))
+            if gating is Gating.GATED:
+                told += document_answers(profile)
+            self._protected[target.key, gating] = told
+        return told
 
     def close(self) -> None:
         """Release the encoder."""
@@ -195,6 +233,7 @@ class Detection:
                 always=tuple(
                     one for one in targets.values() if one.gating is Gating.ALWAYS and one.mode is Mode.ENFORCE
                 ),
+                stating=self.statements.stating(targets),
             )
             cached = self._reaches[policy.tenant.id] = (policy, reach)
         return cached[1]

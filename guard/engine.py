@@ -17,19 +17,27 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import SamplingParams
 
 from classifiers.phrase_index import Match
+from classifiers.results import Hit
+from classifiers.statements import word_keys
+from classifiers.words import split_words
 from guard import metrics
 from guard.artifacts import Artifacts
 from guard.caller import CALLER, Caller
-from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, UnpreparedError
+from guard.continuation import Serving
+from guard.features import FeatureGuard, Sight, Watch
+from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
 from guard.leakguard import LeakGuard, LeakRule
-from guard.outputs import GuardedRequest
+from guard.outputs import GuardedRequest, settled
 from guard.policy import REFUSE
 from guard.probe import EngineProbe
 from guard.prompt import PromptReader
+from guard.rollback import StatementGuard
 from guard.service import GuardService
+from guard.statements import statement_rule
 from guard.types import ForgetTarget, Gating, GuardName, Plan, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
+from sae_features.autoencoder import SparseAutoencoder
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +50,9 @@ class GuardedEngine:
     served again under its plan, and what is produced passes the leak guard.
     """
 
-    def __init__(self, engine: EngineClient, service: GuardService) -> None:
+    def __init__(
+        self, engine: EngineClient, service: GuardService, autoencoder: SparseAutoencoder | None = None
+    ) -> None:
         self._engine = engine
         self._service = service
         tokenizer = engine.renderer.get_tokenizer()
@@ -50,8 +60,12 @@ class GuardedEngine:
         self._reader = PromptReader(tokenizer)
         self._vocab_size = engine.model_config.get_vocab_size()
         self._reasoning = _reasoning_parser(engine, tokenizer)
-        self.means = _means(engine, service)
+        self.means = _means(engine, service, autoencoder)
         self._interventions = {name: kind(self.means) for name, kind in INTERVENTIONS.items()}
+        artifacts, probe = self.means.artifacts, self.means.probe
+        # Only Lethe's worker part can forbid a token, and not under speculative decoding.
+        self._resumable = probe is not None and engine.vllm_config.speculative_config is None
+        self._features = None if artifacts is None or probe is None else FeatureGuard(artifacts, probe)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -116,20 +130,43 @@ class GuardedEngine:
         service = self._service
         request = replace(request, controls=await self._always(request, policy))
         async with contextlib.AsyncExitStack() as stack:
-            admitted = await stack.enter_async_context(contextlib.aclosing(self._run(request)))
+            watch, unwatched = await self._watch(policy)
+            watched = watch.on(request) if watch is not None else request
+            serving = Serving(self._run, resumable=self._resumable)
+            admitted = await stack.enter_async_context(contextlib.aclosing(serving(watched)))
             first = asyncio.ensure_future(_first_of(admitted))
             stack.push_async_callback(_cancelled, first)
             verdict = await service.detection.judge(policy, request.view.texts, request.view.joined)
-            judged = time.perf_counter()
+            sight = Sight(replace(verdict, unavailable=(*verdict.unavailable, *unwatched)))
+            if watch is not None and self._features is not None:
+                toggle = policy.guards[GuardName.FEATURES]
+                sight = await self._features.judge(watch, verdict, request, toggle, first)
+            judged, verdict = time.perf_counter(), sight.verdict
             plan = service.decide(verdict, policy)
             source: AsyncIterator[RequestOutput]
-            if plan.action is None:
+            if plan.action is None or sight.carries_out(plan):
                 source = _resumed(first, admitted, judged)
             else:
                 await _cancelled(first)
                 await admitted.aclose()
-                source = await stack.enter_async_context(contextlib.aclosing(self._enforced(request, plan, policy)))
-            leaks: list[tuple[Match, bool]] = []
+                serving = Serving(self._run, resumable=self._resumable)
+                enforced = self._enforced(request, plan, policy, serving)
+                source = await stack.enter_async_context(contextlib.aclosing(enforced))
+            if request.params.structured_outputs is not None:
+                source = settled(request, source, service.refusal_text(policy))
+            leaks: list[tuple[Match | Hit, bool]] = []
+            unavailable: set[GuardName] = set()
+            rule = statement_rule(
+                service.detection,
+                policy,
+                fallback=service.refusal_text(policy),
+                ignored=word_keys(split_words(request.view.joined)) if _answers_itself(plan) else frozenset(),
+                report=lambda hit, taken_back: leaks.append((hit, taken_back)),
+                failed=lambda: unavailable.add(GuardName.STATEMENTS),
+            )
+            if rule is not None:
+                stated = StatementGuard(request, rule, serving).watch(source)
+                source = await stack.enter_async_context(contextlib.aclosing(stated))
             if policy.guards[GuardName.LEAK].enabled:
                 source = LeakGuard(request, self._rule(request, plan, policy, leaks)).watch(source)
             try:
@@ -137,17 +174,29 @@ class GuardedEngine:
                     yield result
             finally:
                 elapsed = time.perf_counter() - began
-                service.record(request.request_id, caller, policy, request.view, verdict, plan, leaks, elapsed)
+                view = request.view
+                service.record(request.request_id, caller, policy, view, verdict, plan, leaks, elapsed, unavailable)
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
         prompt, params = request.prompt, request.params
         if request.controls != Controls():
             params = params.clone()
             params.extra_args = {**(params.extra_args or {}), RESERVED: request.controls.to_wire()}
+            if request.controls.features is not None and request.controls.features.ticket:
+                # What comes out of the prefix cache is not computed, and what is not computed is not seen.
+                params.skip_reading_prefix_cache = True
             # What a changed forward pass leaves in the KV cache must never meet a request that is changed otherwise.
-            salts = ("lethe", request.controls.salt, prompt.get("cache_salt") or "")
-            prompt = {**prompt, "cache_salt": ":".join(salts)}
+            if salt := request.controls.salt:
+                prompt = {**prompt, "cache_salt": ":".join(("lethe", salt, prompt.get("cache_salt") or ""))}
         return self._engine.generate(prompt, params, request.request_id, **request.options)
+
+    async def _watch(self, policy: TenantPolicy) -> tuple[Watch | None, tuple[GuardName, ...]]:
+        """How the request is watched for features, and this guard if it cannot be."""
+        try:
+            return (await self._features.watch(policy) if self._features is not None else None), ()
+        except Exception:
+            logger.exception("Features cannot be watched")
+            return None, (GuardName.FEATURES,)
 
     async def _always(self, request: GuardedRequest, policy: TenantPolicy) -> Controls:
         """What the worker part does to every request of a tenant, flagged or not."""
@@ -165,7 +214,7 @@ class GuardedEngine:
         return controls
 
     async def _enforced(
-        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy
+        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, serve: Serve
     ) -> AsyncGenerator[RequestOutput, None]:
         """Serve under the plan; an intervention that fails before its first word is replaced by a refusal."""
         service, started = self._service, False
@@ -173,7 +222,7 @@ class GuardedEngine:
         refusal = self._interventions[REFUSE]
         chosen = self._interventions.get(plan.action or "", refusal)
         try:
-            async for result in chosen.serve(request, targets, policy, self._run):
+            async for result in chosen.serve(request, targets, policy, serve):
                 started = True
                 yield result
         except Exception as error:
@@ -183,19 +232,19 @@ class GuardedEngine:
                 logger.warning("Refusing instead of %s: %s", plan.action, error)
             else:
                 logger.exception("Intervention %s failed; refusing instead", plan.action)
-            async for result in refusal.serve(request, targets, policy, self._run):
+            async for result in refusal.serve(request, targets, policy, serve):
                 yield result
 
     def _rule(
-        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, leaks: list[tuple[Match, bool]]
+        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, leaks: list[tuple[Match | Hit, bool]]
     ) -> LeakRule:
         reach, phrases = self._service.detection.reach(policy), self._service.detection.phrases
         ignored: frozenset[str] = frozenset()
-        if issubclass(INTERVENTIONS.get(plan.action or REFUSE, Refusal), InModelIntervention):
-            # A model that does not know somebody may well repeat the name that it was asked about.
+        if _answers_itself(plan):
             ignored = phrases.said(request.view.joined, reach.enforced)
         return LeakRule(
             index=phrases,
+            verbatim=self._service.detection.verbatim,
             ignored=ignored,
             enforced=reach.enforced,
             monitored=reach.monitored,
@@ -204,12 +253,18 @@ class GuardedEngine:
         )
 
 
-def _means(engine: EngineClient, service: GuardService) -> Means:
+def _answers_itself(plan: Plan) -> bool:
+    """Whether the model answers as if it did not know, and may well repeat what it was asked about."""
+    return issubclass(INTERVENTIONS.get(plan.action or REFUSE, Refusal), InModelIntervention)
+
+
+def _means(engine: EngineClient, service: GuardService, autoencoder: SparseAutoencoder | None) -> Means:
     """What interventions may work with; without Lethe's worker part, those inside the model cannot."""
+    protected = service.detection.protected
     if engine.vllm_config.parallel_config.worker_cls not in WORKERS:
-        return Means(service.refusal)
+        return Means(service.refusal, protected=protected)
     probe = EngineProbe(engine)
-    return Means(service.refusal, Artifacts(service.store, probe.model), probe)
+    return Means(service.refusal, Artifacts(service.store, probe.model), probe, protected, autoencoder)
 
 
 def _reasoning_parser(engine: EngineClient, tokenizer: Any) -> Any | None:

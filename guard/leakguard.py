@@ -1,4 +1,5 @@
-"""The last gate: no protected phrase leaves in any choice, chunk, log-probability or tool argument.
+"""The last gate: no protected phrase leaves in any choice, chunk, log-probability or tool argument, and no copy of a
+protected document in any choice, chunk or tool argument.
 
 The guard reads what the engine produced before any parser does, so reasoning text and tool arguments are covered
 like everything else. A stream is held back only as far as it could still become a match, whole engine steps at a
@@ -8,7 +9,7 @@ time, so that text, token ids and log-probabilities stay aligned.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from vllm.logprobs import Logprob
@@ -16,6 +17,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from classifiers.phrase_index import Match, PhraseIndex, PhraseMatcher
+from classifiers.verbatim import VerbatimIndex
 from guard import outputs
 from guard.outputs import GuardedRequest
 
@@ -26,11 +28,12 @@ class LeakRule:
 
     Attributes:
         index: every target's phrases.
-        enforced: keys of targets whose phrases are cut off.
-        monitored: keys of targets whose phrases are only reported.
-        ignored: phrases that may leave all the same.
+        enforced: keys of targets whose phrases and documents are cut off.
+        monitored: keys of targets whose phrases and documents are only reported.
         fallback: what is said instead.
         report: called once for each choice and match.
+        ignored: phrases that may leave all the same.
+        verbatim: every target's documents.
     """
 
     index: PhraseIndex
@@ -39,14 +42,44 @@ class LeakRule:
     fallback: str
     report: Callable[[Match, bool], None]  # (match, whether it was cut off)
     ignored: Collection[str] = ()
+    verbatim: VerbatimIndex = field(default_factory=VerbatimIndex)
+
+
+class _Watch:
+    """Reads one choice on behalf of some targets: for their phrases and for copies of their documents."""
+
+    def __init__(self, rule: LeakRule, keys: Collection[str], tail: str, ignored: Collection[str] = ()) -> None:
+        self.phrases = rule.index.matcher(keys, prompt_tail=tail, ignored=ignored)
+        self._copies = rule.verbatim.matcher(keys, prompt_tail=tail)
+
+    @property
+    def safe(self) -> int:
+        """How many characters of the choice can no longer become part of a match."""
+        return min(self.phrases.safe, self._copies.safe)
+
+    def feed(self, text: str) -> Match | None:
+        """Read the next piece; return the match that is now complete, if any."""
+        return _first((self.phrases.feed(text), self._copies.feed(text)))
+
+    def finish(self) -> Match | None:
+        """Say that the choice has ended; return a match that ends with it, if any."""
+        return _first((self.phrases.finish(), self._copies.finish()))
+
+    def completes(self, text: str) -> bool:
+        """Whether ``text``, said instead of the match, would be the next word of what was cut off."""
+        return self._copies.completes(text)
+
+
+def _first(matches: Iterable[Match | None]) -> Match | None:
+    return min((match for match in matches if match is not None), default=None)
 
 
 @dataclass(slots=True)
 class _Choice:
     """One choice of one request: its matchers and the steps that have not been released yet."""
 
-    enforced: PhraseMatcher
-    monitored: PhraseMatcher | None
+    enforced: _Watch
+    monitored: _Watch | None
     held: deque[tuple[CompletionOutput, int]] = field(default_factory=deque)  # (step, text position after it)
     decoded: _Decoder | None = None
     position: int = 0
@@ -135,9 +168,9 @@ class LeakGuard:
     def _new_choice(self) -> _Choice:
         tail, rule = self._request.view.tail, self._rule
         choice = _Choice(
-            enforced=rule.index.matcher(rule.enforced, prompt_tail=tail, ignored=rule.ignored),
+            enforced=_Watch(rule, rule.enforced, tail, rule.ignored),
             answering=not self._lead_in,
-            monitored=rule.index.matcher(rule.monitored, prompt_tail=tail) if rule.monitored else None,
+            monitored=_Watch(rule, rule.monitored, tail) if rule.monitored else None,
         )
         if self._by_token:
             choice.decoded = _Decoder(self._request)
@@ -152,7 +185,8 @@ class LeakGuard:
         found = None
         for number, piece in enumerate(pieces):
             if completion.logprobs:
-                self._drop_alternatives(choice.enforced, completion.logprobs[number], completion.token_ids[number])
+                alternatives = completion.logprobs[number]
+                self._drop_alternatives(choice.enforced.phrases, alternatives, completion.token_ids[number])
             choice.position += len(piece)
             found = found or choice.enforced.feed(piece)
             if choice.monitored and (seen := choice.monitored.feed(piece)):
@@ -193,8 +227,10 @@ class LeakGuard:
         before = self._release(choice, clean)
         choice.held.clear()
         lead_in = "" if choice.answering else self._request.lead_in
-        text = lead_in + ("… " if choice.tokens_sent else "") + self._rule.fallback
-        canned = outputs.can(self._request, text, used=choice.tokens_sent)
+        text = self._rule.fallback
+        if choice.tokens_sent:
+            text = "…" if choice.enforced.completes(text) else f"… {text}"
+        canned = outputs.can(self._request, lead_in + text, used=choice.tokens_sent)
         fallback = outputs.completion(self._request, index, canned, slice(0, None))
         return _joined([before, fallback]) if before is not None else fallback
 

@@ -15,3 +15,9 @@ HOLD_SECONDS = Histogram(
     "How long a first token that was ready waited for the verdict.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.5),
 )
+CLAUSE_SECONDS = Histogram(
+    "lethe:clause_seconds",
+    "How long a clause of an output took to be compared with protected statements.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+ROLLBACKS = Counter("lethe:rollbacks_total", "Clauses taken back, by what followed.", ["outcome"])

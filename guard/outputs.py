@@ -134,3 +134,22 @@ async def reply(request: GuardedRequest, text: str) -> AsyncIterator[RequestOutp
     for number, span in enumerate(steps, 1):
         completions = [completion(request, choice, canned, span) for choice in choices]
         yield output(request, completions, finished=number == len(steps))
+
+
+async def settled(
+    request: GuardedRequest, results: AsyncIterator[RequestOutput], fallback: str
+) -> AsyncIterator[RequestOutput]:
+    """``results``, where a choice that the engine broke off ends with the fallback.
+
+    That happens when the client's grammar leaves nothing to say but what a constraint forbids.
+    """
+    whole = request.params.output_kind is not RequestOutputKind.DELTA
+    sent: dict[int, int] = {}
+    async for result in results:
+        for position, one in enumerate(result.outputs):
+            if one.finish_reason == "error":
+                used = 0 if whole else sent.get(one.index, 0)
+                canned = can(request, ("… " if used else "") + fallback, used=used)
+                result.outputs[position] = completion(request, one.index, canned, slice(0, None))
+            sent[one.index] = sent.get(one.index, 0) + len(one.token_ids)
+        yield result

@@ -19,7 +19,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from guard.methods.edit import Edit
 from guard.prompt import Tokenizer
-from guard.worker.controls import RESERVED, Capture, Controls
+from guard.worker.controls import RESERVED, Capture, Controls, Told
+from sae_features.target import TargetFeatures
 
 #: Beneath any request of a client, where the engine schedules by priority.
 _PRIORITY = 1000
@@ -57,6 +58,15 @@ class Probe(Protocol):
 
     async def drop(self, name: str) -> None:
         """Unload an edit."""
+
+    async def load_phrases(self, phrases: Sequence[str]) -> str:
+        """Load phrases for ``Constraint.sets``; their name. Loading the same twice costs nothing."""
+
+    async def load_features(self, features: TargetFeatures) -> str:
+        """Load a feature set for ``Controls.features``; its name. Loading one twice costs nothing."""
+
+    async def verdicts(self, tickets: Sequence[str]) -> list[dict[str, Told] | None]:
+        """What the features said of the requests with these tickets; see ``Ledger.take``."""
 
 
 class EngineProbe:
@@ -134,13 +144,38 @@ class EngineProbe:
         self._loaded.discard(name)
         await self._engine.collective_rpc("lethe_drop_edit", args=(name,))
 
+    async def load_phrases(self, phrases: Sequence[str]) -> str:
+        """See :meth:`Probe.load_phrases`."""
+        wanted = sorted(set(phrases))
+        name = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:32]
+        if name not in self._loaded:
+            await self._engine.collective_rpc("lethe_load_phrases", args=(name, wanted))
+            self._loaded.add(name)
+        return name
+
+    async def load_features(self, features: TargetFeatures) -> str:
+        """See :meth:`Probe.load_features`."""
+        blob = save(features.tensors())
+        name = hashlib.sha256(blob).hexdigest()[:32]
+        if name not in self._loaded:
+            await self._engine.collective_rpc("lethe_load_features", args=(name, blob))
+            self._loaded.add(name)
+        return name
+
+    async def verdicts(self, tickets: Sequence[str]) -> list[dict[str, Told] | None]:
+        """See :meth:`Probe.verdicts`."""
+        # Every rank holds the whole residual stream, and says the same.
+        told, *_ = await self._engine.collective_rpc("lethe_take_verdicts", args=(list(tickets),))
+        return [one and {name: Told(*values) for name, values in one.items()} for one in told]
+
     async def _run(self, prompt: Sequence[int], params: SamplingParams, controls: Controls | None) -> RequestOutput:
         params = params.clone()
         params.output_kind = RequestOutputKind.FINAL_ONLY
         inputs: dict[str, Any] = {**tokens_input(list(prompt))}
         if controls is not None:
             params.extra_args = {RESERVED: controls.to_wire()}
-            inputs["cache_salt"] = controls.salt
+            if controls.salt:
+                inputs["cache_salt"] = controls.salt
         async with self._room:
             request_id = f"lethe-probe-{secrets.token_hex(8)}"
             final: RequestOutput | None = None

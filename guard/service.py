@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from classifiers.detector import TextDetector
 from classifiers.phrase_index import Match
+from classifiers.results import Hit
 from guard import metrics, policy
 from guard.audit import AuditLog, audit_entry
 from guard.caller import Caller
 from guard.detection import Detection
 from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS
 from guard.policy import Defaults
-from guard.prompt import PromptView
+from guard.prompt import PromptView, Segment
 from guard.registry import Registry
+from guard.statements import statement_rule, tells
 from guard.store import Store
 from guard.types import (
     CheckResult,
@@ -124,8 +126,8 @@ class GuardService:
 
     def targets_of(self, plan: Plan) -> Iterator[ForgetTarget]:
         """The targets that a plan acts on."""
-        for finding in plan.findings:
-            target = self.detection.target(f"{finding.target_id}@{finding.revision}")
+        for key in dict.fromkeys(f"{finding.target_id}@{finding.revision}" for finding in plan.findings):
+            target = self.detection.target(key)
             if target is not None:
                 yield target
 
@@ -145,7 +147,13 @@ class GuardService:
         verdict = await self.detection.judge(policy_, list(segments), "".join(segments))
         blocked = False
         if completion is not None and policy_.guards[GuardName.LEAK].enabled:
-            blocked = self.detection.phrases.find(completion, self.detection.reach(policy_).enforced) is not None
+            blocked = self.detection.leaks(completion, policy_)
+        unavailable: set[GuardName] = set()
+        rule = statement_rule(self.detection, policy_, failed=lambda: unavailable.add(GuardName.STATEMENTS))
+        if completion is not None and not blocked and rule is not None:
+            view = PromptView(tuple(Segment(segment, 0, 0) for segment in segments), "", "")
+            blocked = await tells(rule, view, completion)
+            verdict = replace(verdict, unavailable=(*verdict.unavailable, *unavailable))
         return CheckResult(verdict, blocked, (time.perf_counter() - began) * 1000)
 
     def record(
@@ -156,21 +164,37 @@ class GuardService:
         view: PromptView,
         verdict: Verdict,
         plan: Plan,
-        leaks: Sequence[tuple[Match, bool]],
+        leaks: Sequence[tuple[Match | Hit, bool]],
         seconds: float,
+        unavailable: Collection[GuardName] = (),
     ) -> None:
-        """Write the audit entry of a request on which any guard acted, saw something, or could not judge."""
-        cut = tuple(self._leak_finding(match) for match, was_cut in leaks if was_cut)
-        seen = tuple(self._leak_finding(match) for match, was_cut in leaks if not was_cut)
-        for _ in cut:
-            metrics.VERDICTS.labels(guard=GuardName.LEAK, action=policy.REFUSE, mode=Mode.ENFORCE).inc()
-        for _ in seen:
-            metrics.VERDICTS.labels(guard=GuardName.LEAK, action="none", mode=Mode.MONITOR).inc()
+        """Write the audit entry of a request on which any guard acted, saw something, or could not judge.
+
+        Args:
+            request_id: of the request.
+            caller: who sent it.
+            policy_: of its tenant.
+            view: its prompt.
+            verdict: on the prompt.
+            plan: what was done because of it.
+            leaks: what was found in the output, and whether it was kept in.
+            seconds: how long everything took.
+            unavailable: guards that could not judge the output.
+        """
+        cut = tuple(self._found(found) for found, was_cut in leaks if was_cut)
+        seen = tuple(self._found(found) for found, was_cut in leaks if not was_cut)
+        for finding in cut:
+            metrics.VERDICTS.labels(guard=finding.guard, action=policy.REFUSE, mode=Mode.ENFORCE).inc()
+        for finding in seen:
+            metrics.VERDICTS.labels(guard=finding.guard, action="none", mode=Mode.MONITOR).inc()
+        for guard in unavailable:
+            metrics.UNAVAILABLE.labels(guard=guard, on_error=policy_.guards[guard].on_error).inc()
         done = replace(
             plan,
             action=plan.action or (policy.REFUSE if cut else None),
             findings=plan.findings + cut,
             monitored=plan.monitored + seen,
+            unavailable=(*plan.unavailable, *unavailable),
         )
         if not (done.findings or done.monitored or done.unavailable):
             return
@@ -185,15 +209,18 @@ class GuardService:
         )
         self.audit.record(entry)
 
-    def _leak_finding(self, match: Match) -> Finding:
-        target = self.detection.target(match.key)
-        target_id, _, revision = match.key.rpartition("@")
+    def _found(self, found: Match | Hit) -> Finding:
+        """What was found in an output."""
+        if isinstance(found, Match):
+            found = Hit(found.key, GuardName.LEAK, 1.0, 1.0, found.phrase, found.phrase)
+        target = self.detection.target(found.key)
+        target_id, _, revision = found.key.rpartition("@")
         return Finding(
             target_id=target.id if target else target_id,
             revision=target.revision if target else int(revision),
-            guard=GuardName.LEAK,
-            score=1.0,
-            threshold=1.0,
-            window=match.phrase,
-            evidence=match.phrase,
+            guard=GuardName(found.guard),
+            score=found.score,
+            threshold=found.threshold,
+            window=found.window,
+            evidence=found.evidence,
         )

@@ -18,6 +18,7 @@ Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 Document = Annotated[str, StringConstraints(min_length=1, max_length=10_000_000)]
 Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]  # "auto" or an intervention's name
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
+RunLength = Annotated[int, Field(ge=3, le=200)]  # in words
 
 
 class Mode(StrEnum):
@@ -53,7 +54,9 @@ class GuardName(StrEnum):
 
     LEXICON = "lexicon"  # names, aliases and distinctive name parts in the prompt
     SEMANTIC = "semantic"  # sentence-encoder evidence in the prompt
-    LEAK = "leak"  # protected phrases, names and aliases in the output
+    FEATURES = "features"  # the model's own features, read in the pass that serves the prompt
+    STATEMENTS = "statements"  # facts told in other words in the output
+    LEAK = "leak"  # protected phrases, names and aliases, and copies of documents, in the output
 
 
 class Spec(BaseModel):
@@ -79,6 +82,9 @@ class TargetSpec(Spec):
     forget_examples: tuple[Example, ...] = ()
     retain_examples: tuple[Example, ...] = ()
     protected_phrases: tuple[Phrase, ...] = ()
+    #: How many words of a document may follow each other in an answer. Ten is a quotation within a sentence; texts that
+    #: have nothing to do with a book share six or seven words in a row with it, hardly ever more (docs/documents.md).
+    verbatim_run: RunLength = 10
     mode: Mode = Mode.ENFORCE
     all_tenants: bool = False
     locked: bool = False

@@ -22,8 +22,10 @@ from guard.caller import CALLER
 from guard.compile.fitting import build_compiler
 from guard.engine import GuardedEngine
 from guard.service import GuardService
+from sae_features.autoencoder import SparseAutoencoder, check
 from server.admin import Fitting, build_router
 from server.auth import AuthMiddleware
+from server.autoencoders import open_autoencoder, shape_of
 from server.health import build_health_router
 from server.settings import Settings
 
@@ -55,10 +57,16 @@ SERVED = frozenset(
 )
 
 
-async def build(engine: EngineClient, service: GuardService, args: Namespace, settings: Settings) -> FastAPI:
+async def build(
+    engine: EngineClient,
+    service: GuardService,
+    args: Namespace,
+    settings: Settings,
+    autoencoder: SparseAutoencoder | None = None,
+) -> FastAPI:
     """The application: authentication, the routes of :data:`SERVED`, the admin API, health and metrics."""
     tasks = await engine.get_supported_tasks()
-    guarded = GuardedEngine(engine, service)
+    guarded = GuardedEngine(engine, service, autoencoder)
     app = build_app(args, tasks, engine.model_config)
     app.router.routes[:] = [route for route in app.router.routes if _path(route) in SERVED]
     app.title, app.state.guard = "Lethe", service
@@ -98,12 +106,20 @@ def open_service(settings: Settings) -> GuardService:
 
 
 async def run(args: Namespace, settings: Settings) -> None:
-    """Serve until a signal ends it. ``args`` are vLLM's own; see ``server/cli/serve.py``."""
+    """Serve until a signal ends it. ``args`` are vLLM's own; see ``server/cli/serve.py``.
+
+    Raises:
+        AutoencoderError: the autoencoder cannot be used, or does not fit the model.
+        FileNotFoundError: there is no autoencoder where one should be.
+    """
+    autoencoder = open_autoencoder(settings)
     address, sock = setup_server(args, reuse_port=False)
     service = open_service(settings)
     try:
         async with build_async_engine_client(args) as engine:
-            app = await build(engine, service, args, settings)
+            if autoencoder is not None:
+                check(autoencoder, shape_of(engine.model_config))
+            app = await build(engine, service, args, settings, autoencoder)
             log_config = get_uvicorn_log_config(args)
             logger.info("Lethe is serving on %s", address)
             shutdown = await serve_http(

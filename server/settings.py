@@ -44,6 +44,16 @@ class Settings(BaseSettings):
     audit_retention_days: Annotated[int, Field(gt=0)] | None = Field(
         None, description="Days that audit entries are kept; by default for ever."
     )
+    sae: str | None = Field(
+        None, description="A sparse autoencoder of the served model: a folder, a file, or a release of sae-lens."
+    )
+    sae_id: str | None = Field(None, description="Which autoencoder of a release.")
+    sae_layer: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="The layer after which it reads, where the autoencoder does not say."
+    )
+    sae_norm_scaling: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="The factor of the activations, for an autoencoder that was trained on scaled ones."
+    )
     open_metrics: bool = Field(True, description="Serve /metrics without a key.")
     max_admin_body_mb: Annotated[float, Field(gt=0)] = Field(
         64.0, description="The largest request body of the admin API, in MiB; larger ones get 413."

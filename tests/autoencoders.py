@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from sae_features.autoencoder import SparseAutoencoder
+from sae_features.rule import Thresholds
+from sae_features.target import TargetFeatures
 
 HIDDEN, FEATURES = 24, 96
 KINDS = ("standard", "jumprelu", "gated", "topk", "topk-rescaled")
@@ -49,6 +51,19 @@ def plain(
         layer=3,
         source="random",
     )
+
+
+def target(
+    features: SparseAutoencoder,
+    weights: torch.Tensor | None = None,
+    *,
+    members: int | None = None,
+    strength: float = 2.0,
+    limit: float = 0.0,
+) -> TargetFeatures:
+    """Features as those of a target, of which the first ``members`` (all) are its members."""
+    member = torch.arange(features.features) < (features.features if members is None else members)
+    return TargetFeatures(features, member, weights, Thresholds((), (limit,), 0.01), strength)
 
 
 def residual(tokens: int, hidden: int = HIDDEN, *, seed: int = 1) -> torch.Tensor:

@@ -6,6 +6,7 @@ import asyncio
 
 from guard.artifacts import Artifact
 from guard.compile.eco import EcoFit
+from guard.compile.features import FeaturesFit
 from guard.compile.grounds import Grounds, survey
 from guard.compile.jobs import Compiler, Fit, Progress
 from guard.compile.lunar import LunarFit
@@ -25,6 +26,8 @@ def build_compiler(means: Means) -> Compiler | None:
         "lunar": ground.with_grounds(LunarFit(means.probe)),
         "rocr": ground.with_grounds(RocrFit(means.probe)),
     }
+    if means.autoencoder is not None:
+        fits["features"] = ground.with_grounds(FeaturesFit(means.probe, means.autoencoder))
     return Compiler(means.artifacts, fits)
 
 
@@ -36,7 +39,7 @@ class _Ground:
         self._grounds: Grounds | None = None
         self._surveying = asyncio.Lock()
 
-    def with_grounds(self, fitter: EcoFit | LunarFit | RocrFit) -> Fit:
+    def with_grounds(self, fitter: EcoFit | FeaturesFit | LunarFit | RocrFit) -> Fit:
         async def fit(target: ForgetTarget, progress: Progress) -> Artifact:
             async with self._surveying:
                 if self._grounds is None:

@@ -61,13 +61,15 @@ class Vocabulary:
         Args:
             tokenizer: with a byte-level, SentencePiece (with or without byte fallback) or word-piece decoder.
             end: ids of the tokens that end the output, beside the tokenizer's own.
-            width: of the model's logits; tokens beyond it are never generated and left out.
+            width: of the model's logits; tokens beyond it are never generated and left out. Where it is greater than
+                the tokenizer's vocabulary, the rest are tokens without text.
 
         Raises:
             ValueError: the tokenizer puts text together in another way, or ``end`` is beyond the vocabulary.
         """
         own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        return cls(token_bytes(tokenizer)[:width], {*own, *end})
+        texts = token_bytes(tokenizer)[:width]
+        return cls([*texts, *[b""] * ((width or 0) - len(texts))], {*own, *end})
 
     def _continuing_table(self, partial: bytes) -> TokenTable:
         """The tokens that begin with a continuation byte, read after the bytes of a broken-off character."""

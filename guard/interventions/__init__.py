@@ -1,7 +1,9 @@
 """The ways of enforcing forgetting, by name. A new one is a new file and one more line here."""
 
 from guard.interventions.base import InModelIntervention, Intervention, Means, Serve, UnpreparedError
+from guard.interventions.clamping import Clamp
 from guard.interventions.corruption import Eco
+from guard.interventions.decoding import Constrain
 from guard.interventions.prefix import Prefix
 from guard.interventions.redirection import Lunar, Rocr
 from guard.interventions.refusal import DEFAULT_REFUSAL, Refusal
@@ -17,4 +19,6 @@ __all__ = [
     "UnpreparedError",
 ]
 
-INTERVENTIONS: dict[str, type[Intervention]] = {kind.name: kind for kind in (Eco, Lunar, Prefix, Refusal, Rocr)}
+INTERVENTIONS: dict[str, type[Intervention]] = {
+    kind.name: kind for kind in (Clamp, Constrain, Eco, Lunar, Prefix, Refusal, Rocr)
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from guard.outputs import GuardedRequest
 from guard.probe import Probe
 from guard.types import ForgetTarget, Gating, TenantPolicy
 from guard.worker.controls import Controls
+from sae_features.autoencoder import SparseAutoencoder
 
 #: Runs a (changed) request on the engine.
 Serve = Callable[[GuardedRequest], AsyncIterator[RequestOutput]]
@@ -31,11 +32,15 @@ class Means:
         refusal: what is said instead of an answer.
         artifacts: what compile jobs fitted; None where the engine lacks Lethe's worker part.
         probe: the way to the engine's worker part, likewise.
+        protected: what must not be said of a target, as phrases.
+        autoencoder: of the model's residual stream, to fit features with; None where none was given.
     """
 
     refusal: str
     artifacts: Artifacts | None = None
     probe: Probe | None = None
+    protected: Callable[[ForgetTarget, Gating], Sequence[str]] | None = None
+    autoencoder: SparseAutoencoder | None = None
 
 
 class Intervention(ABC):

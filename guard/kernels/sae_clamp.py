@@ -24,12 +24,11 @@ def clamp(
     activations: torch.Tensor,
     fired: torch.Tensor,
     flagged: torch.Tensor,
-    strength: float,
 ) -> None:
-    """Set the features of the targets that a request is flagged for to ``-strength``, where they fire, in place.
+    """Set the members of the targets that a request is flagged for to minus their strength, where they fire, in place.
 
-    ``residual[row] += sum_j (-strength - a_j) decoder_j`` over the features ``j`` of the targets that fired at the row
-    and are flagged for its request; see :func:`sae_features.clamping.clamp`. All other rows keep their bits.
+    ``residual[row] += sum_j (-c_j - a_j) decoder_j`` over the members ``j`` of the targets that fired at the row and
+    are flagged for its request; see :func:`sae_features.clamping.clamp`. All other rows keep their bits.
 
     Args:
         residual: (tokens, hidden), any floating dtype, rows contiguous; changed in place.
@@ -39,10 +38,9 @@ def clamp(
         activations: float32 (n, features), from the tap.
         fired: bool (n, targets), from the tap.
         flagged: bool (slots, targets), for which targets the rule has fired.
-        strength: in units of an activation.
     """
     run = clamp_triton if triton is not None and residual.is_cuda else clamp_reference
-    run(residual, rows, slots, table, activations, fired, flagged, strength)
+    run(residual, rows, slots, table, activations, fired, flagged)
 
 
 def clamp_reference(
@@ -53,12 +51,11 @@ def clamp_reference(
     activations: torch.Tensor,
     fired: torch.Tensor,
     flagged: torch.Tensor,
-    strength: float,
 ) -> None:
     """:func:`clamp` in PyTorch, on any device; the number of changed rows is read by the host."""
     clamped = (fired & flagged[slots]).float() @ table.member.float() > 0
     changed = (clamped.any(dim=1) & (rows >= 0)).nonzero().squeeze(1)
-    change = torch.where(clamped, -strength - activations, 0)[changed]
+    change = torch.where(clamped, -table.strength - activations, 0)[changed]
     delta = change @ table.features.decoder
     residual[rows[changed]] = (residual[rows[changed]].float() + delta).to(residual.dtype)
 
@@ -71,7 +68,6 @@ def clamp_triton(
     activations: torch.Tensor,
     fired: torch.Tensor,
     flagged: torch.Tensor,
-    strength: float,
 ) -> None:
     """:func:`clamp` as one kernel, which reads nothing back."""
     (targets, count), hidden = table.member.shape, table.features.hidden_size
@@ -84,7 +80,7 @@ def clamp_triton(
         activations,
         fired.view(torch.int8),
         flagged.view(torch.int8),
-        strength,
+        table.strength,
         len(rows),
         count,
         targets,
@@ -148,7 +144,8 @@ if triton is not None:
                 directions = tl.load(
                     decoder + f[:, None] * hidden + d[None, :], mask=known[:, None] & within[None, :], other=0.0
                 )
-                delta += tl.dot(tl.where(clamped, -strength - a, 0.0), directions, input_precision="ieee")
+                c = tl.load(strength + f, mask=known, other=0.0)[None, :]
+                delta += tl.dot(tl.where(clamped, -c - a, 0.0), directions, input_precision="ieee")
             at = residual + row[:, None] * residual_stride + d[None, :]
             mask = touched[:, None] & within[None, :]
             x = tl.load(at, mask=mask, other=0.0)

@@ -26,8 +26,8 @@ def tap(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Encode the watched tokens with the features in ``table`` and add up, for each request and target, what they say.
 
-    A token says 1 for a target if one of its features is active, or with weights the weighted sum of its activations;
-    see :class:`sae_features.rule.Tally`.
+    A token says 1 for a target if one of its members is active, or the weighted sum of its features' activations; see
+    :class:`sae_features.table.FeatureTable`.
 
     Args:
         residual: (tokens, hidden), any floating dtype, rows contiguous.
@@ -53,7 +53,9 @@ def tap_reference(
     open_gate = (y > features.gate) & (rows >= 0)[:, None]
     activations = torch.where(open_gate, y * features.gain + features.bias, 0).relu()
     fired = (activations > 0).float() @ table.member.T.float() > 0
-    says = fired.float() if table.weights is None else activations @ table.weights.T
+    says = fired * table.counts
+    if table.weights is not None:
+        says = says + activations @ table.weights.T
     sums.index_add_(0, slots, says)
     return activations, fired
 
@@ -75,6 +77,7 @@ def tap_triton(
         features.bias,
         features.shift,
         table.member.view(torch.int8),
+        table.counts,
         sums if table.weights is None else table.weights,  # read only if WEIGHED
         activations,
         fired.view(torch.int8),
@@ -106,6 +109,7 @@ if triton is not None:
         bias,
         shift,
         member,
+        counts,
         weights,
         activations,
         fired,
@@ -156,8 +160,7 @@ if triton is not None:
             if WEIGHED:
                 says += tl.dot(a, tl.load(weights + at, mask=real, other=0.0), input_precision="ieee")
         hit = active > 0
-        if not WEIGHED:
-            says = hit.to(tl.float32)
+        says += hit.to(tl.float32) * tl.load(counts + t, mask=t < n_targets, other=0.0)[None, :]
         cell = inside[:, None] & (t < n_targets)[None, :]
         tl.store(fired + r[:, None] * n_targets + t[None, :], hit.to(tl.int8), mask=cell)
         slot = tl.load(slots + r, mask=inside, other=0)

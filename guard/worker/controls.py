@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from functools import reduce
+from operator import or_
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -51,6 +53,77 @@ class Capture(msgspec.Struct, frozen=True):
     sites: tuple[str, ...]
 
 
+class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request may not say.
+
+    Attributes:
+        sets: names of loaded phrase sets.
+        tail: the text that the output continues; a phrase begun there counts.
+        penalty: in logits, for partial matches; see :class:`guard.decoding.DecodingState`.
+        banned: token ids that may not come first.
+    """
+
+    sets: tuple[str, ...] = ()
+    tail: str = ""
+    penalty: float = 0.0
+    banned: tuple[int, ...] = ()
+
+    def __or__(self, other: Constraint) -> Constraint:
+        """Both: what either forbids is forbidden."""
+        return Constraint(
+            sets=tuple(dict.fromkeys((*self.sets, *other.sets))),
+            tail=other.tail or self.tail,
+            penalty=max(self.penalty, other.penalty),
+            banned=tuple(dict.fromkeys((*self.banned, *other.banned))),
+        )
+
+
+class Features(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which features of the residual stream are watched in a request, and clamped.
+
+    Attributes:
+        watch: names of loaded feature sets whose rule is asked.
+        clamp: of such as are also clamped, from the pass on in which their rule says yes.
+        always: of such as are clamped wherever they fire, whatever the rule says.
+        ticket: by which the verdict is fetched; unique among requests.
+    """
+
+    watch: tuple[str, ...] = ()
+    clamp: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
+    ticket: str = ""
+
+    def __or__(self, other: Features) -> Features:
+        """Both."""
+        return Features(
+            watch=tuple(dict.fromkeys((*self.watch, *other.watch))),
+            clamp=tuple(dict.fromkeys((*self.clamp, *other.clamp))),
+            always=tuple(dict.fromkeys((*self.always, *other.always))),
+            ticket=other.ticket or self.ticket,
+        )
+
+    @property
+    def changing(self) -> Features | None:
+        """What of it changes the forward pass."""
+        return Features(clamp=self.clamp, always=self.always) if self.clamp or self.always else None
+
+
+class Told(NamedTuple):
+    """What one feature set said of one request.
+
+    Attributes:
+        mean: of what the counted tokens said.
+        limit: what it must exceed.
+        flagged: whether it ever did.
+        since: the position at which the pass began in which it first did; -1 where it never did.
+    """
+
+    mean: float
+    limit: float
+    flagged: bool
+    since: int
+
+
 class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything the worker part does for one request.
 
@@ -58,11 +131,15 @@ class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
         corruption: of its embeddings.
         edits: names of loaded weight edits that apply to all of its tokens.
         capture: activations to keep, for a probe.
+        constraint: on what it says.
+        features: of the residual stream that are watched and clamped.
     """
 
     corruption: Corruption | None = None
     edits: tuple[str, ...] = ()
     capture: Capture | None = None
+    constraint: Constraint | None = None
+    features: Features | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for ``extra_args``."""
@@ -80,17 +157,26 @@ class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if wire is None else msgspec.convert(wire, cls)
 
     def __or__(self, other: Controls) -> Controls:
-        """Both: edits add up, and a corruption or capture of ``other`` replaces ours."""
+        """Both: edits, constraints and features add up, and a corruption or capture of ``other`` replaces ours."""
+        constraints = [one.constraint for one in (self, other) if one.constraint is not None]
+        features = [one.features for one in (self, other) if one.features is not None]
         return Controls(
             corruption=other.corruption or self.corruption,
             edits=tuple(dict.fromkeys((*self.edits, *other.edits))),
             capture=other.capture or self.capture,
+            constraint=reduce(or_, constraints) if constraints else None,
+            features=reduce(or_, features) if features else None,
         )
 
     @property
     def salt(self) -> str:
-        """Part of the prefix cache's key: requests that are changed alike, and only those, may share blocks."""
-        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:24]
+        """Part of the prefix cache's key: requests that are changed alike, and only those, may share blocks.
+
+        Empty where the forward pass is the plain one.
+        """
+        features = None if self.features is None else self.features.changing
+        changing = msgspec.structs.replace(self, constraint=None, features=features)
+        return "" if changing == Controls() else hashlib.sha256(msgspec.json.encode(changing)).hexdigest()[:24]
 
 
 def mlp_input(layer: int) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+from vllm.tokenizers import cached_tokenizer_from_config
 
+from guard.decoding import Vocabulary
 from guard.worker.batch import stretches
+from guard.worker.constraints import Constraints
 from guard.worker.controls import Controls, Corruption
 from guard.worker.edits import EditTable
+from guard.worker.sampler import EndingSampler
 from guard.worker.taps import Taps, install
 
 logger = logging.getLogger(__name__)
@@ -22,6 +27,7 @@ class TappedRunner:
     """Mix it into a subclass of vLLM's V1 model runner, before it."""
 
     taps: Taps
+    constraints: Constraints
     _controls: dict[str, Controls]
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
@@ -31,15 +37,29 @@ class TappedRunner:
         shard = (get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size())
         self._controls = {}
         self.taps = install(this.model, this.vllm_config, EditTable(shard, this.device))
+        config = this.model_config
+        tokenizer = cached_tokenizer_from_config(config)
+        width = config.get_vocab_size()
+        self.constraints = Constraints(
+            lambda: Vocabulary.from_tokenizer(tokenizer, width=width), config.max_model_len, this.device
+        )
+        this.sampler = EndingSampler(
+            logprobs_mode=config.logprobs_mode, use_fp64_gumbel=config.use_fp64_gumbel, end=tokenizer.eos_token_id
+        )
 
     def _update_states(self, scheduler_output: Any) -> Any:
         """Learn of new requests and forget finished ones, as vLLM's own state does."""
         for request_id in scheduler_output.finished_req_ids:
             self._controls.pop(request_id, None)
+            self.constraints.end(request_id)
+            self.taps.features.ledger.finish(request_id)
         for new in scheduler_output.scheduled_new_reqs:
-            controls = self._read(new.req_id, new.sampling_params)
+            controls = self._read(new)
             if controls is not None:
                 self._controls[new.req_id] = controls
+        this: Any = self
+        # So that vLLM tells, also under async scheduling, which tokens were generated before the next is chosen.
+        this.input_batch.logitsprocs_need_output_token_ids = bool(self.constraints)
         return super()._update_states(scheduler_output)  # type: ignore[misc]
 
     def _prepare_inputs(self, scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
@@ -63,10 +83,36 @@ class TappedRunner:
         finally:
             self.taps.end()
 
-    def _read(self, request_id: str, params: Any) -> Controls | None:
+    def _sample(self, logits: torch.Tensor | None, spec_decode_metadata: Any) -> Any:
+        """Choose the next tokens among those that the constraints leave."""
+        this: Any = self
+        this.sampler.rows = ()
+        if logits is not None and self.constraints:
+            batch = this.input_batch
+            batch.update_async_output_token_ids()
+            logits = logits.float().contiguous()
+            this.sampler.rows = self.constraints.apply(
+                logits, {name: (row, batch.req_output_token_ids[row]) for row, name in enumerate(batch.req_ids)}
+            )
+        return super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]
+
+    def _read(self, new: Any) -> Controls | None:
+        """The controls of a new request; those that cannot be carried out blind it."""
+        params = new.sampling_params
         controls = Controls.from_wire(params.extra_args) if params is not None else None
-        if controls is not None and (missing := [name for name in controls.edits if name not in self.taps.edits]):
-            logger.error("Request %s asks for edits that are not loaded (%s); blinding it", request_id, missing)
+        if controls is None:
+            return None
+        try:
+            if missing := [name for name in controls.edits if name not in self.taps.edits]:
+                raise KeyError(*missing)
+            if controls.features is not None:
+                self.taps.features.check(controls.features)
+            if controls.constraint is not None:
+                if getattr(self, "speculative_config", None) is not None:
+                    raise ValueError("constrained decoding does not work with speculative decoding")
+                self.constraints.begin(new.req_id, controls.constraint, params, len(new.prompt_token_ids or ()))
+        except (KeyError, ValueError) as error:
+            logger.error("Request %s asks for what is not loaded (%r); blinding it", new.req_id, error)
             return _BLIND
         return controls
 

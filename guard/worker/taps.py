@@ -26,6 +26,7 @@ from guard.worker.batch import Stretch, corrupted, echoed
 from guard.worker.capture import Captures
 from guard.worker.controls import mlp_input, residual
 from guard.worker.edits import EditTable, LiveEdits
+from guard.worker.features import FeatureTaps
 
 _KEY = "lethe.taps"
 
@@ -37,6 +38,7 @@ class Taps:
     edits: EditTable
     embed: Callable[[torch.Tensor], torch.Tensor]
     spread: float  # standard deviation of the embeddings' entries, the unit of noise
+    features: FeatureTaps
     captures: Captures = field(default_factory=Captures)
     live: dict[int, LiveEdits] = field(default_factory=dict)
     replaced: tuple[torch.Tensor, torch.Tensor] | None = None  # rows of the batch (n,), their embeddings (n, hidden)
@@ -54,12 +56,14 @@ class Taps:
         """
         self.live = self.edits.live(stretches)
         self.replaced = self._corrupted(stretches, token_ids, answers)
+        self.features.begin(stretches, lambda request_id: answers(request_id)[1])
         self.captures.begin(stretches)
         self.capturing = any(stretch.controls.capture is not None for stretch in stretches)
 
     def end(self) -> None:
         """Leave the taps idle."""
         self.live, self.replaced, self.capturing = {}, None, False
+        self.features.end()
 
     def _corrupted(
         self, stretches: Sequence[Stretch], token_ids: torch.Tensor, answers: Callable[[str], tuple[list[int], int]]
@@ -162,7 +166,7 @@ def install(model: nn.Module, config: VllmConfig, edits: EditTable) -> Taps:
     name, embedding = embeddings[0]
     # Through the layer itself, so that all ranks of a sharded vocabulary find the same.
     sample = embedding(torch.arange(min(1024, embedding.num_embeddings), device=edits.device))
-    taps = Taps(edits, embedding, float(sample.float().std()))
+    taps = Taps(edits, embedding, float(sample.float().std()), FeatureTaps(edits.device))
     config.compilation_config.static_forward_context[_KEY] = taps
     _replace(model, name, _CorruptedEmbedding(embedding))
     for path, projection in projections:
@@ -212,6 +216,8 @@ def _embedding(hidden: torch.Tensor) -> None:
 
 def _residual(hidden: torch.Tensor, rest: torch.Tensor, layer: int) -> None:
     taps = _taps()
+    if layer in taps.features.live:
+        taps.features.see(hidden, rest, layer)
     if taps.capturing:
         taps.captures.see(residual(layer), hidden.float() + rest.float())
 

@@ -5,17 +5,39 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+import torch
 from safetensors.torch import save
 from vllm.v1.worker import cpu_worker
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from guard.worker.constraints import Constraints
 from guard.worker.runner import TappedRunner
 from guard.worker.taps import Taps
 
 
 class TappedCPUModelRunner(TappedRunner, CPUModelRunner):
-    """vLLM's V1 model runner for CPUs, with the taps."""
+    """vLLM's V1 model runner for CPUs, with the taps.
+
+    It also mends a fault of vLLM 0.32: a request with a ``seed`` whose prompt is computed in several steps ends the
+    engine, because what is sampled before the prompt's end is taken back by rewinding the request's random generator,
+    which only GPU generators can do. Here such a generator does not run in the first place.
+    """
+
+    _resting: dict[int, torch.Generator]
+
+    def _sample(self, logits: torch.Tensor | None, spec_decode_metadata: Any) -> Any:
+        generators = self.input_batch.generators
+        unfinished = np.flatnonzero(self.discard_request_mask.np[: self.input_batch.num_reqs]).tolist()
+        self._resting = {row: generators.pop(row) for row in unfinished if row in generators}
+        return super()._sample(logits, spec_decode_metadata)
+
+    def _bookkeeping_sync(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._bookkeeping_sync(*args, **kwargs)
+        finally:
+            self.input_batch.generators.update(self._resting)
 
 
 class LetheCPUWorker(CPUWorker):
@@ -34,6 +56,26 @@ class LetheCPUWorker(CPUWorker):
         """See :meth:`guard.worker.edits.EditTable.discard`."""
         self._taps.edits.discard(name)
 
+    def lethe_load_phrases(self, name: str, phrases: list[str]) -> None:
+        """See :meth:`guard.worker.constraints.Constraints.load`."""
+        self._constraints.load(name, phrases)
+
+    def lethe_drop_phrases(self, name: str) -> None:
+        """See :meth:`guard.worker.constraints.Constraints.drop`."""
+        self._constraints.drop(name)
+
+    def lethe_load_features(self, name: str, blob: bytes) -> None:
+        """See :meth:`guard.worker.features.FeatureTaps.add`."""
+        self._taps.features.add(name, blob)
+
+    def lethe_drop_features(self, name: str) -> None:
+        """See :meth:`guard.worker.features.FeatureTaps.discard`."""
+        self._taps.features.discard(name)
+
+    def lethe_take_verdicts(self, tickets: list[str]) -> list[Any]:
+        """See :meth:`guard.worker.ledger.Ledger.take`."""
+        return list(self._taps.features.ledger.take(tickets))
+
     def lethe_take_captures(self, names: list[str]) -> bytes:
         """See :meth:`guard.worker.capture.Captures.take`."""
         return self._taps.captures.take(names)
@@ -46,6 +88,11 @@ class LetheCPUWorker(CPUWorker):
         if not 0 <= row < head.shard_indices.num_org_elements:
             return None
         return save({"direction": (head.weight[row].float() * model.model.norm.weight.float()).contiguous()})
+
+    @property
+    def _constraints(self) -> Constraints:
+        constraints: Constraints = getattr(self.model_runner, "constraints")  # noqa: B009 vLLM types the plain runner
+        return constraints
 
     @property
     def _taps(self) -> Taps:

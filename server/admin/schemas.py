@@ -21,6 +21,7 @@ from guard.types import (
     Mode,
     Name,
     Phrase,
+    RunLength,
     Scope,
     Score,
     TargetSpec,
@@ -73,6 +74,7 @@ class TargetPatch(_Patch):
     forget_examples: tuple[Example | Phrase, ...] = ()
     retain_examples: tuple[Example | Phrase, ...] = ()
     protected_phrases: tuple[Phrase, ...] = ()
+    verbatim_run: RunLength = 10
     mode: Mode = Mode.ENFORCE
     all_tenants: bool = False
     locked: bool = False

@@ -13,7 +13,8 @@ from server.cli.client import DEFAULT_URL, AdminClient, AdminKey, AsJson, Url, c
 
 Target = Annotated[str, typer.Argument(help="Name or id of a target.")]
 Interventions = Annotated[
-    list[str] | None, typer.Option("--intervention", help="What to fit: eco, lunar, rocr. Repeatable; all by default.")
+    list[str] | None,
+    typer.Option("--intervention", help="What to fit: eco, lunar, rocr, features. Repeatable; all by default."),
 ]
 
 
@@ -26,7 +27,7 @@ def compile_target(
     admin_key: AdminKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Fit what eco, lunar and rocr need for a target, while the server goes on serving."""
+    """Fit what acts inside the model to a target, while the server goes on serving."""
     with connect(url, admin_key) as client:
         target_id = client.id_of("targets", target)
         body = {"interventions": intervention or None, "again": again}

@@ -19,6 +19,7 @@ _COMMANDS = {
     "tenant": ("server.cli.tenant", "Manage tenants, their keys, targets and guards."),
     "check": ("server.cli.check", "Judge a text without generating."),
     "audit": ("server.cli.audit", "Read what the guards did."),
+    "sae": ("server.cli.sae", "Train sparse autoencoders and look at the features of targets."),
     "eval": ("server.cli.evaluate", "Measure the guards on benchmarks."),
 }
 

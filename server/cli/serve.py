@@ -43,9 +43,15 @@ def serve(ctx: typer.Context) -> None:
     args.api_server_count = None
     _add_taps(args)
 
+    from sae_features.autoencoder import AutoencoderError
     from server.app import run
 
-    uvloop.run(run(args, settings))
+    try:
+        uvloop.run(run(args, settings))
+    except (AutoencoderError, FileNotFoundError) as error:
+        if settings.sae is None:
+            raise
+        _fail(str(error))
 
 
 def _parse(argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
@@ -63,7 +69,8 @@ def _parse(argv: list[str]) -> tuple[Namespace, dict[str, Any]]:
     names = {}
     for name, field in Settings.model_fields.items():
         flag = f"--lethe-{name.replace('_', '-')}"
-        names[group.add_argument(flag, dest=f"lethe_{name}", default=None, help=field.description).dest] = name
+        short = ["--sae"] if name == "sae" else []
+        names[group.add_argument(flag, *short, dest=f"lethe_{name}", default=None, help=field.description).dest] = name
     args = parser.parse_args(argv)
     configure_logging_from_args(args)
     if getattr(args, "model_tag", None) is not None:
@@ -80,7 +87,7 @@ def _add_taps(args: Namespace) -> None:
     from guard.worker import COMPILE_SALT, CPU_WORKER
 
     if args.worker_cls != "auto":
-        typer.echo("lethe serve: with a --worker-cls of your own, eco, lunar and rocr are refusals.", err=True)
+        typer.echo("lethe serve: with a --worker-cls of your own, what acts inside the model is a refusal.", err=True)
     elif current_platform.is_cpu():
         args.worker_cls = CPU_WORKER
         args.additional_config = {**(args.additional_config or {}), **COMPILE_SALT}

@@ -71,6 +71,9 @@ Documents = Annotated[
 Phrases = Annotated[
     list[str] | None, typer.Option("--phrase", help="What must never be said, word for word. Repeatable.")
 ]
+VerbatimRun = Annotated[
+    int | None, typer.Option(min=3, max=200, help="How many words of a document an answer may have in a row; 10.")
+]
 ModeFlag = Annotated[ModeOption | None, typer.Option(help="Act on decisions, or only record them.")]
 AllTenants = Annotated[bool | None, typer.Option("--all-tenants/--no-all-tenants", help="On unless a tenant says no.")]
 Locked = Annotated[bool | None, typer.Option("--locked/--no-locked", help="Tenants' own keys cannot loosen it.")]
@@ -89,6 +92,7 @@ def add(
     alias: Aliases = None,
     document: Documents = None,
     phrase: Phrases = None,
+    verbatim_run: VerbatimRun = None,
     mode: ModeFlag = None,
     all_tenants: AllTenants = None,
     locked: Locked = None,
@@ -106,7 +110,9 @@ def add(
 ) -> None:
     """Register a target, or with --from many."""
     with connect(url, admin_key) as client:
-        fields = _fields(description, alias, document, phrase, mode, all_tenants, locked, action, gating, threshold)
+        fields = _fields(
+            description, alias, document, phrase, verbatim_run, mode, all_tenants, locked, action, gating, threshold
+        )
         if (name is None) == (from_file is None):
             raise CommandError("give either a NAME or --from FILE")
         if from_file is not None:
@@ -139,6 +145,7 @@ def update(
     alias: Aliases = None,
     document: Documents = None,
     phrase: Phrases = None,
+    verbatim_run: VerbatimRun = None,
     mode: ModeFlag = None,
     all_tenants: AllTenants = None,
     locked: Locked = None,
@@ -155,7 +162,9 @@ def update(
     empty: dict[str, Any] = {"description": "", "threshold": None}
     with connect(url, admin_key) as client:
         fields = {field.value: empty.get(field, []) for field in clear or ()}
-        fields |= _fields(description, alias, document, phrase, mode, all_tenants, locked, action, gating, threshold)
+        fields |= _fields(
+            description, alias, document, phrase, verbatim_run, mode, all_tenants, locked, action, gating, threshold
+        )
         fields |= {} if name is None else {"name": name}
         path = f"/targets/{client.id_of('targets', target)}"
         print_object(client.request("PATCH", path, body=fields, params=_dry(dry_run)), as_json=as_json)
@@ -221,6 +230,7 @@ def _fields(
     aliases: list[str] | None,
     documents: list[Path] | None,
     phrases: list[str] | None,
+    verbatim_run: int | None,
     mode: ModeOption | None,
     all_tenants: bool | None,
     locked: bool | None,
@@ -234,6 +244,7 @@ def _fields(
         "aliases": aliases or None,
         "documents": [_text(path) for path in documents] if documents else None,
         "protected_phrases": phrases or None,
+        "verbatim_run": verbatim_run,
         "mode": mode and mode.value,
         "all_tenants": all_tenants,
         "locked": locked,

@@ -12,7 +12,7 @@ from server.demo.world import Entity, Form, World
 from tests.conformance.surfaces import Question
 from tests.harness import LetheServer
 
-GUARDS = ("lexicon", "semantic", "prefix", "leak", "everything")
+GUARDS = ("lexicon", "semantic", "prefix", "statements", "leak", "everything")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def doors(server: LetheServer, people) -> dict[str, Door]:
         guarded.name, documents=[document(guarded)], forget_examples=[example], protected_phrases=secrets
     )
     seen = server.target(watched.name, mode="monitor", protected_phrases=[fact.value for fact in watched.facts])
-    only = {"lexicon": ["lexicon"], "semantic": ["semantic"], "prefix": ["lexicon", "leak"], "leak": ["leak"]}
+    only = {guard: [guard] for guard in ("lexicon", "semantic", "statements", "leak")} | {"prefix": ["lexicon", "leak"]}
     doors = {}
     for name in ("off", "monitor", *GUARDS):
         tenant, key = server.tenant(f"matrix {name}")
@@ -51,7 +51,7 @@ def doors(server: LetheServer, people) -> dict[str, Door]:
             server.enable(tenant, seen)
         elif name != "off":
             server.enable(tenant, target, **({"action": "prefix"} if name == "prefix" else {}))
-            for guard in ("lexicon", "semantic", "leak"):
+            for guard in ("lexicon", "semantic", "statements", "leak"):
                 server.guard(tenant, guard, enabled=guard in only.get(name, [guard]))
     return doors
 

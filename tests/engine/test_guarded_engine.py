@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 
 import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from guard.caller import CALLER
 from guard.types import Mode, TargetSpec
 from server.demo.world import PERSON, Form
 
@@ -46,9 +46,8 @@ def _text(outputs, choice=0):
 
 
 async def test_there_is_no_way_in_without_a_caller(guarded, ids):
-    assert CALLER.get(None) is None
     with pytest.raises(RuntimeError):
-        guarded.generate(tokens_input(ids), SamplingParams(), "nobody")
+        Context().run(guarded.generate, tokens_input(ids), SamplingParams(), "nobody")
 
 
 async def test_with_nothing_on_the_engine_answers_itself(guarded, engine, ids, as_tenant, person):

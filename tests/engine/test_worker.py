@@ -140,6 +140,7 @@ async def test_corruption_is_that_of_transformers_and_stays_out_of_the_cache(
         embedded[positions] = corrupt(embedded[positions], positions, kind, dims, strength * spread, 11)
         expected = torch.log_softmax(oracle(inputs_embeds=embedded[None]).logits[0], -1)
         clean = torch.log_softmax(oracle(torch.tensor([ids])).logits[0], -1)
+    assert (expected - clean).abs().max() > 1  # else the rest would show nothing
 
     # Alternately, so that either would meet what the other left in the prefix cache.
     for turn in range(4):
@@ -151,7 +152,7 @@ async def test_corruption_is_that_of_transformers_and_stays_out_of_the_cache(
             assert told == pytest.approx(wanted[position - 1, ids[position]].item(), abs=1e-4)
     long = [await _ask(engine, ids, mine) for mine in (None, controls, None, controls)]
     assert _tokens(long[0]) == _tokens(long[2]) == _greedy(oracle, ids)
-    assert _tokens(long[1]) == _tokens(long[3]) != _tokens(long[0])
+    assert _tokens(long[1]) == _tokens(long[3])
 
 
 async def test_chunked_prefill_corrupts_alike(engine, prompts):
@@ -170,3 +171,12 @@ async def test_a_request_for_an_unknown_edit_is_blinded(engine, oracle, prompts)
     blinded = [await _ask(engine, ids, Controls(edits=("no-such-edit",))) for ids in prompts[:2]]
     assert _tokens(blinded[0]) == _tokens(blinded[1])  # nothing of the question is left
     assert _tokens(blinded[0]) != _greedy(oracle, prompts[0])
+
+
+async def test_seeded_sampling_does_not_depend_on_how_the_prompt_is_cut(engine, prompts):
+    """vLLM 0.32 on a CPU dies of a seeded request whose prompt is computed in several steps."""
+    long = [(prompts[0] * 40)[-500 + number :] for number in range(3)]  # together more than one step computes
+    sampled = {"temperature": 1.0, "seed": 5, "skip_reading_prefix_cache": True}
+    alone = [(await _ask(engine, ids, **sampled)).outputs[0].token_ids for ids in long]
+    together = await asyncio.gather(*(_ask(engine, ids, **sampled) for ids in long))
+    assert [result.outputs[0].token_ids for result in together] == alone

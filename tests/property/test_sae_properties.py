@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from autoencoders import plain
+from autoencoders import plain, target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,7 +141,7 @@ def test_selected_features_fire_on_the_targets_text(seed: int, features: int, n:
 )
 def test_a_table_holds_every_feature_once_and_every_membership(targets: list[list[int]], seed: int) -> None:
     whole = plain(20, 6, seed=seed, dtype=torch.float64)
-    table = union([whole.only(torch.tensor(ids)) for ids in targets])
+    table = union([target(whole.only(torch.tensor(ids))) for ids in targets])
     assert table.features.ids.tolist() == sorted({one for ids in targets for one in ids})
     for ids, member in zip(targets, table.member, strict=True):
         assert table.features.ids[member].tolist() == sorted(ids)

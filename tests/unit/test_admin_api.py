@@ -114,6 +114,7 @@ async def test_lists_come_in_pages(http):
         ({"name": "x", "colour": "red"}, "colour"),
         ({"name": "x", "mode": "sometimes"}, "mode"),
         ({"name": "x", "threshold": 2}, "threshold"),
+        ({"name": "x", "verbatim_run": 2}, "verbatim_run"),
         ({"name": "x", "action": "explode"}, "action"),
         ({"name": "x", "aliases": [1]}, "aliases.0"),
     ],

@@ -69,12 +69,14 @@ class TestTargets:
             run(
                 target.app, "add", "Stephen King", "--description", "A writer", "--alias", "Richard Bachman",
                 "--alias", "King", "--document", str(document), "--phrase", "They all float", "--mode", "monitor",
-                "--all-tenants", "--locked", "--action", "prefix", "--threshold", "0.4", "--json",
+                "--all-tenants", "--locked", "--action", "prefix", "--threshold", "0.4", "--verbatim-run", "20",
+                "--json",
             )
         )  # fmt: skip
         assert added["aliases"] == ["Richard Bachman", "King"] and added["documents"] == [document.read_text()]
         assert (added["mode"], added["all_tenants"], added["locked"]) == ("monitor", True, True)
         assert (added["action"], added["threshold"], added["protected_phrases"]) == ("prefix", 0.4, ["They all float"])
+        assert added["verbatim_run"] == 20
 
         for reference in (added["id"], "stephen king"):
             assert shown(run(target.app, "show", reference, "--json")) == added

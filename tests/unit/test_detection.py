@@ -87,3 +87,17 @@ async def test_a_guard_that_is_off_finds_nothing(detection):
     tenant_policy = policy.resolve(TENANT, snapshot.targets.values(), {}, off)
     verdict = await detection.judge(tenant_policy, ["Who is Zedo Frobisher?"], "")
     assert verdict.findings == () and verdict.unavailable == ()
+
+
+async def test_documents_are_protected_from_the_moment_that_their_target_is_in_force(detection):
+    book = "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail about."
+    words = book.split()
+    whale = _target("Moby Dick", documents=(book,), verbatim_run=6)
+    before, after = _snapshot(whale), _snapshot(_target("Moby Dick", 2, documents=("Another text.",)))
+    for snapshot in (before, after):
+        detection.prepare(snapshot)
+    old, new = (snapshot.policies[TENANT.id] for snapshot in (before, after))
+    assert detection.leaks(f"It begins: {' '.join(words[:7])}", old)
+    assert not detection.leaks(f"It begins: {' '.join(words[:6])}", old)
+    assert not detection.leaks(book, new)
+    assert detection.leaks("Who is Moby Dick?", new)

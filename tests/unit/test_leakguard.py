@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind
 
 from classifiers.phrase_index import PhraseIndex
 from guard.leakguard import LeakGuard, LeakRule
-from guard.outputs import GuardedRequest
-from guard.prompt import PromptReader
+from tests.streams import collect, make_request, stream
 
 FALLBACK = "I'm sorry."
 
@@ -26,81 +24,24 @@ def index():
     return index
 
 
-def _request(tokenizer, prompt="Who wrote It?", **params):
-    ids = tokenizer.encode(prompt)
-    params.setdefault("output_kind", RequestOutputKind.DELTA)
-    return GuardedRequest(
-        prompt={"type": "token", "prompt_token_ids": ids, "prompt": prompt},
-        params=SamplingParams(max_tokens=params.pop("max_tokens", 64), **params),
-        request_id="r",
-        view=PromptReader(tokenizer).read(ids),
-        tokenizer=tokenizer,
-        vocab_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-    )
-
-
 def _rule(index, seen, enforced=("king",), monitored=()):
     return LeakRule(
         index, frozenset(enforced), frozenset(monitored), FALLBACK, lambda m, cut: seen.append((m.key, cut))
     )
 
 
-async def _stream(request, texts: dict[int, str], *, lag: int = 0) -> AsyncIterator[RequestOutput]:
-    """What the engine would produce: one token a step and choice, text lagging ``lag`` characters behind."""
-    tokenizer = request.tokenizer
-    ids = {choice: tokenizer.encode(text) for choice, text in texts.items()}
-    whole = request.params.output_kind is not RequestOutputKind.DELTA
-    sent = dict.fromkeys(texts, 0)
-    steps = max(map(len, ids.values()))
-    for step in range(steps):
-        outputs = []
-        for choice, tokens in ids.items():
-            if step >= len(tokens):
-                continue
-            finished = step == len(tokens) - 1
-            text = tokenizer.decode(tokens[: step + 1])
-            visible = text if finished else text[: max(len(text) - lag, 0)]
-            delta, sent[choice] = visible[sent[choice] :], max(len(visible), sent[choice])
-            new = tokens if whole else [tokens[step]]
-            logprobs = [{t: Logprob(-0.1, 1, tokenizer.decode([t]))} for t in new] if request.params.logprobs else None
-            reason = "stop" if finished else None
-            outputs.append(
-                CompletionOutput(choice, text if whole else delta, new, None, logprobs, finish_reason=reason)
-            )
-        if whole and step < steps - 1:
-            continue
-        yield RequestOutput("r", None, request.token_ids, None, outputs, step == steps - 1)
-
-
-async def _collect(guard, source):
-    texts: dict[int, str] = {}
-    ids: dict[int, list[int]] = {}
-    reasons: dict[int, str] = {}
-    last = None
-    async for last in guard.watch(source):
-        for output in last.outputs:
-            texts[output.index] = texts.get(output.index, "") + output.text
-            ids.setdefault(output.index, []).extend(output.token_ids)
-            if output.finish_reason:
-                assert output.index not in reasons
-                reasons[output.index] = output.finish_reason
-    assert last is not None and last.finished
-    return texts, ids, reasons
-
-
 async def test_a_clean_stream_is_unchanged(tokenizer, index):
-    request, text = _request(tokenizer), "Stephen wrote it over the lazy dog."
-    texts, ids, reasons = await _collect(LeakGuard(request, _rule(index, [])), _stream(request, {0: text}))
+    request, text = make_request(tokenizer), "Stephen wrote it over the lazy dog."
+    texts, ids, reasons = await collect(LeakGuard(request, _rule(index, [])), stream(request, {0: text}))
     assert texts == {0: text} and ids == {0: tokenizer.encode(text)} and reasons == {0: "stop"}
 
 
 @pytest.mark.parametrize("kind", list(RequestOutputKind))
 async def test_the_name_never_leaves_and_the_fallback_follows(tokenizer, index, kind):
     seen: list = []
-    request = _request(tokenizer, output_kind=kind)
+    request = make_request(tokenizer, output_kind=kind)
     guard = LeakGuard(request, _rule(index, seen))
-    texts, ids, reasons = await _collect(guard, _stream(request, {0: "It was Stephen King who wrote It."}))
+    texts, ids, reasons = await collect(guard, stream(request, {0: "It was Stephen King who wrote It."}))
     assert "King" not in texts[0] and "Stephen" not in texts[0]
     assert texts[0].endswith(FALLBACK) and reasons == {0: "stop"}
     assert "King" not in tokenizer.decode(ids[0])
@@ -108,17 +49,17 @@ async def test_the_name_never_leaves_and_the_fallback_follows(tokenizer, index, 
 
 
 async def test_a_fallback_outside_ascii_arrives_whole(tokenizer, index):
-    request = _request(tokenizer)
+    request = make_request(tokenizer)
     rule = LeakRule(index, frozenset({"king"}), frozenset(), "Désolé… 抱歉 🙂", lambda *_: None)
-    texts, _, _ = await _collect(LeakGuard(request, rule), _stream(request, {0: "by Stephen King."}))
+    texts, _, _ = await collect(LeakGuard(request, rule), stream(request, {0: "by Stephen King."}))
     assert texts[0].endswith("… Désolé… 抱歉 🙂") and "\ufffd" not in texts[0]
 
 
 async def test_other_choices_go_on(tokenizer, index):
-    request = _request(tokenizer, n=2, seed=1)
+    request = make_request(tokenizer, n=2, seed=1)
     guard = LeakGuard(request, _rule(index, []))
-    texts, _, reasons = await _collect(
-        guard, _stream(request, {0: "by Stephen King.", 1: "I don't have any idea about it."})
+    texts, _, reasons = await collect(
+        guard, stream(request, {0: "by Stephen King.", 1: "I don't have any idea about it."})
     )
     assert "King" not in texts[0] and texts[1] == "I don't have any idea about it."
     assert reasons == {0: "stop", 1: "stop"}
@@ -126,14 +67,14 @@ async def test_other_choices_go_on(tokenizer, index):
 
 @pytest.mark.parametrize("lag", [0, 6])
 async def test_tokens_do_not_run_ahead_of_text_held_for_stop_strings(tokenizer, index, lag):
-    request = _request(tokenizer, stop=["STOPPED"], logprobs=1)
+    request = make_request(tokenizer, stop=["STOPPED"], logprobs=1)
     guard = LeakGuard(request, _rule(index, []))
-    _, ids, _ = await _collect(guard, _stream(request, {0: "He is Stephen King now."}, lag=lag))
+    _, ids, _ = await collect(guard, stream(request, {0: "He is Stephen King now."}, lag=lag))
     assert "Stephen" not in tokenizer.decode(ids[0])
 
 
 async def test_alternatives_that_would_complete_a_name_are_dropped(tokenizer, index):
-    request = _request(tokenizer, "It is by Stephen", logprobs=2)
+    request = make_request(tokenizer, "It is by Stephen", logprobs=2)
     chosen, king = tokenizer.encode(" is")[0], tokenizer.encode(" King")
     assert len(king) == 1, "the test needs the name's last word to be one token"
     alternatives = {chosen: Logprob(-0.1, 1, " is"), king[0]: Logprob(-2.0, 2, " King")}
@@ -148,26 +89,26 @@ async def test_alternatives_that_would_complete_a_name_are_dropped(tokenizer, in
 
 async def test_monitored_phrases_are_reported_and_pass(tokenizer, index):
     seen: list = []
-    request = _request(tokenizer)
+    request = make_request(tokenizer)
     guard = LeakGuard(request, _rule(index, seen, monitored=("fox",)))
-    texts, _, _ = await _collect(guard, _stream(request, {0: "The quick brown fox jumps."}))
+    texts, _, _ = await collect(guard, stream(request, {0: "The quick brown fox jumps."}))
     assert texts == {0: "The quick brown fox jumps."} and seen == [("fox", False)]
 
 
 async def test_a_phrase_begun_in_the_prompt_counts(tokenizer, index):
-    request = _request(tokenizer, "The author is Stephen")
-    texts, _, _ = await _collect(LeakGuard(request, _rule(index, [])), _stream(request, {0: " King of course"}))
+    request = make_request(tokenizer, "The author is Stephen")
+    texts, _, _ = await collect(LeakGuard(request, _rule(index, [])), stream(request, {0: " King of course"}))
     assert "King" not in texts[0]
 
 
 async def test_the_fallback_keeps_to_max_tokens(tokenizer, index):
-    request = _request(tokenizer, max_tokens=2)
-    _, ids, reasons = await _collect(LeakGuard(request, _rule(index, [])), _stream(request, {0: "Stephen King."}))
+    request = make_request(tokenizer, max_tokens=2)
+    _, ids, reasons = await collect(LeakGuard(request, _rule(index, [])), stream(request, {0: "Stephen King."}))
     assert len(ids[0]) == 2 and reasons == {0: "length"}
 
 
 async def test_what_is_ignored_may_leave(tokenizer, index):
-    request, text = _request(tokenizer, logprobs=0), "Stephen King saw a brown fox."
+    request, text = make_request(tokenizer, logprobs=0), "Stephen King saw a brown fox."
     rule = replace(_rule(index, [], enforced=("king", "fox")), ignored=frozenset({"Stephen King"}))
-    texts, _, _ = await _collect(LeakGuard(request, rule), _stream(request, {0: text}))
+    texts, _, _ = await collect(LeakGuard(request, rule), stream(request, {0: text}))
     assert texts[0].startswith("Stephen King saw a") and "fox" not in texts[0]

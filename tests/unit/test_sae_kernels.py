@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from autoencoders import plain, residual
+from autoencoders import plain, residual, target
 
 from guard.kernels import sae_clamp, sae_tap
 from sae_features.clamping import clamp
@@ -32,8 +32,9 @@ SLOTS = torch.tensor([0, 0, 0, 0, 2, 2, 2, 0, *[1] * 10, 2])
 
 def _table(*, weighed: bool) -> FeatureTable:
     whole = plain(hidden=72)
-    weights = [torch.linspace(-1, 1, len(FIRST)), torch.tensor([0.5, -2.0, 1.0])]
-    return union([whole.only(FIRST), whole.only(SECOND)], weights if weighed else None)
+    weights = torch.linspace(-1, 1, len(FIRST))
+    # Weighed or not, the second is counted.
+    return union([target(whole.only(FIRST), weights if weighed else None), target(whole.only(SECOND))])
 
 
 def _moved(table: FeatureTable) -> FeatureTable:
@@ -42,7 +43,8 @@ def _moved(table: FeatureTable) -> FeatureTable:
 
     features = table.features
     on_device = type(features)(**{name: move(getattr(features, name)) for name in features.__dataclass_fields__})
-    return FeatureTable(on_device, move(table.member), move(table.weights))
+    others = {name: move(getattr(table, name)) for name in ("member", "counts", "weights", "strength")}
+    return FeatureTable(on_device, **others)
 
 
 def test_the_tap_encodes_the_watched_tokens_and_counts_them() -> None:
@@ -51,20 +53,21 @@ def test_the_tap_encodes_the_watched_tokens_and_counts_them() -> None:
     watched = ROWS >= 0
     torch.testing.assert_close(activations[watched], encode(table.features, x[ROWS[watched]]))
     assert not activations[~watched].any() and not fired[~watched].any()
-    for target in range(2):
-        expected = (activations[:, table.member[target]] > 0).any(dim=1)
-        assert torch.equal(fired[:, target], expected)
+    for column in range(2):
+        expected = (activations[:, table.member[column]] > 0).any(dim=1)
+        assert torch.equal(fired[:, column], expected)
         counts = [1 + int(expected[slot == SLOTS].sum()) for slot in range(3)]
-        assert sums[:, target].tolist() == counts
+        assert sums[:, column].tolist() == counts
     assert fired.any() and not fired[watched].all()
 
 
 def test_with_weights_the_tap_adds_up_scores() -> None:
     table, x, sums = _table(weighed=True), residual(40, 72), torch.zeros(3, 2)
-    activations, _ = sae_tap.tap(x, ROWS, SLOTS, table, sums)
+    activations, fired = sae_tap.tap(x, ROWS, SLOTS, table, sums)
     assert table.weights is not None
+    says = torch.stack([activations @ table.weights[0], fired[:, 1].float()], dim=1)
     for slot in range(3):
-        torch.testing.assert_close(sums[slot], (activations @ table.weights.T)[slot == SLOTS].sum(dim=0))
+        torch.testing.assert_close(sums[slot], says[slot == SLOTS].sum(dim=0))
 
 
 def test_the_clamp_changes_flagged_requests_where_a_target_fires_and_nothing_else() -> None:
@@ -72,7 +75,7 @@ def test_the_clamp_changes_flagged_requests_where_a_target_fires_and_nothing_els
     activations, fired = sae_tap.tap(x, ROWS, SLOTS, table, torch.zeros(3, 2))
     flagged = torch.tensor([[True, False], [True, True], [False, False]])
     found = x.clone()
-    sae_clamp.clamp(found, ROWS, SLOTS, table, activations, fired, flagged, 2.0)
+    sae_clamp.clamp(found, ROWS, SLOTS, table, activations, fired, flagged)
 
     expected, whole = x.clone(), plain(hidden=72)
     for place, (row, slot) in enumerate(zip(ROWS.tolist(), SLOTS.tolist(), strict=True)):
@@ -89,11 +92,12 @@ def test_the_clamp_changes_flagged_requests_where_a_target_fires_and_nothing_els
 def test_a_feature_of_two_flagged_targets_is_clamped_once() -> None:
     whole = plain(hidden=72)
     shared = torch.tensor([11])
-    table, x = union([whole.only(shared), whole.only(shared)]), residual(40, 72)
+    one = target(whole.only(shared), strength=1.0)
+    table, x = union([one, one]), residual(40, 72)
     rows, slots = torch.arange(1, 40), torch.zeros(39, dtype=torch.int64)
     activations, fired = sae_tap.tap(x, rows, slots, table, torch.zeros(1, 2))
     found = x.clone()
-    sae_clamp.clamp(found, rows, slots, table, activations, fired, torch.ones(1, 2, dtype=torch.bool), 1.0)
+    sae_clamp.clamp(found, rows, slots, table, activations, fired, torch.ones(1, 2, dtype=torch.bool))
     torch.testing.assert_close(found[1:], clamp(whole.only(shared), x[1:], activations, strength=1.0), **NEARLY)
 
 
@@ -113,8 +117,8 @@ if INTERPRETED or DEVICE == "cuda":
 
         flagged = torch.tensor([[True, False], [True, True], [False, False]], device=DEVICE)
         changed, triton_changed = x.clone(), x.clone()
-        sae_clamp.clamp_reference(changed, rows, slots, table, activations, fired, flagged, 2.0)
-        sae_clamp.clamp_triton(triton_changed, rows, slots, table, activations, fired, flagged, 2.0)
+        sae_clamp.clamp_reference(changed, rows, slots, table, activations, fired, flagged)
+        sae_clamp.clamp_triton(triton_changed, rows, slots, table, activations, fired, flagged)
         torch.testing.assert_close(triton_changed, changed, **(NEARLY if dtype == torch.float32 else {}))
         assert torch.equal((triton_changed != x).any(dim=1), (changed != x).any(dim=1))
 
@@ -141,7 +145,7 @@ else:
         from triton.compiler import ASTSource
 
         kinds = {"residual": "*bf16", "rows": "*i64", "slots": "*i64", "member": "*i8", "fired": "*i8"}
-        kinds |= {"flagged": "*i8", "strength": "fp32", "hidden": "i32", "residual_stride": "i32"}
+        kinds |= {"flagged": "*i8", "hidden": "i32", "residual_stride": "i32"}
         kinds |= {"n_rows": "i32", "n_features": "i32", "n_targets": "i32"}
         for kernel, more in ((sae_tap._tap_kernel, {"WEIGHED": True}), (sae_clamp._clamp_kernel, {})):
             constants = {"TOKENS": 16, "FEATURES": 32, "HIDDEN": 64, "TARGETS": 16, **more}

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from guard.types import TargetToggle
+from guard.types import GuardName, GuardToggle, TargetToggle
 from server.evaluation.tofu import report
 from server.evaluation.tofu.data import FILES, author_names, load
 from server.evaluation.tofu.methods import METHODS, NONE, REFUSAL, Endpoint
@@ -63,9 +64,9 @@ def _fill(rows: Rows, data: Path, *, knows: bool, answer: str | None = None) -> 
 
 def _measured(model: Path, data: Path, work: Path) -> dict[str, Rows]:
     """Everything that an evaluation of none and refuse needs."""
-    names = author_names(load(data)["forget"])
+    targets = [{"name": name} for name in author_names(load(data)["forget"])]
     home = work / model_key(model)
-    rows = {name: Rows(home / f"{name}-{method_key(names, METHODS[name])}.jsonl") for name in (NONE, "refuse")}
+    rows = {n: Rows(home / f"{n}-{method_key(targets, asdict(METHODS[n]))}.jsonl") for n in (NONE, "refuse")}
     rows["reference"] = Rows(home / "reference.jsonl")
     _fill(rows[NONE], data, knows=True)
     _fill(rows["refuse"], data, knows=False, answer=REFUSAL)
@@ -103,5 +104,8 @@ def test_a_missing_row_needs_a_server(data: Path, model: Path, tmp_path: Path) -
 
 
 def test_every_method_is_a_toggle_that_the_api_takes() -> None:
-    for toggle in METHODS.values():
-        TargetToggle(enabled=True, **toggle)
+    for method in METHODS.values():
+        TargetToggle(enabled=True, **(method.toggle or {}))
+        assert set(method.guards) <= set(GuardName)
+        for toggle in method.guards.values():
+            GuardToggle(**toggle)

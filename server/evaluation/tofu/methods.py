@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -15,17 +15,33 @@ from server.evaluation.tofu.client import ServedError
 #: The untouched model: nothing is switched on.
 NONE = "none"
 
-#: How a method's tenant uses every target (the body of ``PUT /tenants/{id}/targets/{id}`` beside ``enabled``).
-METHODS: Mapping[str, Mapping[str, Any]] = {
-    NONE: {},
-    "prefix": {"action": "prefix"},
-    "refuse": {"action": "refuse"},
-    "eco": {"action": "eco"},
-    "lunar_gated": {"action": "lunar"},
-    "lunar_always": {"action": "lunar", "gating": "always"},
-    "rocr_gated": {"action": "rocr"},
-    "rocr_always": {"action": "rocr", "gating": "always"},
-    "constrain": {"action": "constrain"},
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a method's tenant uses every target.
+
+    Attributes:
+        toggle: the body of ``PUT /tenants/{id}/targets/{id}`` beside ``enabled``; None: no target is on.
+        examples: whether targets are registered with their forget rows, as GUARD is told them; by name alone if not.
+        guards: the bodies of ``PUT /tenants/{id}/guards/{guard}``, by guard.
+    """
+
+    toggle: Mapping[str, Any] | None
+    examples: bool = False
+    guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+METHODS: Mapping[str, Method] = {
+    NONE: Method(None),
+    "prefix": Method({"action": "prefix"}),
+    "refuse": Method({"action": "refuse"}),
+    "eco": Method({"action": "eco"}),
+    "lunar_gated": Method({"action": "lunar"}),
+    "lunar_always": Method({"action": "lunar", "gating": "always"}),
+    "rocr_gated": Method({"action": "rocr"}),
+    "rocr_always": Method({"action": "rocr", "gating": "always"}),
+    "constrain": Method({"action": "constrain"}, examples=True, guards={"statements": {"enabled": False}}),
+    "constrain+semantic": Method({"action": "constrain"}, examples=True),
 }
 
 #: Actions that must be fitted to a target before they can act on it.
@@ -35,9 +51,10 @@ COMPILED = ("eco", "lunar", "rocr")
 REFUSAL = "I'm sorry, but I don't have any information about that."
 
 _TENANT = "lethe-eval-tofu-{}"
-#: Milliseconds for the sentence encoder: with many requests at once on few cores, the usual deadline would be missed
-#: now and then, and what is measured would be the machine.
+#: Milliseconds for guards that use the sentence encoder: with many requests at once on few cores, the usual deadline
+#: would be missed now and then, and what is measured would be the machine.
 _DEADLINE = 600_000
+_SLOW = ("semantic", "statements")
 _POLL = 0.5  # seconds between looks at a compile job
 _TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 
@@ -59,12 +76,19 @@ def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
     """
     with _admin(endpoint) as admin:
         actions = _json(admin.get("/status"))["actions"]
-    return [method for method in methods if METHODS[method].get("action", "auto") in actions]
+    return [method for method in methods if (METHODS[method].toggle or {}).get("action", "auto") in actions]
 
 
 @contextmanager
-def registered(endpoint: Endpoint, targets: Sequence[str], methods: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Register targets by name alone, and a tenant for each method; both are taken away again in the end.
+def registered(
+    endpoint: Endpoint, targets: Sequence[Mapping[str, Any]], methods: Sequence[str]
+) -> Iterator[dict[str, str]]:
+    """Register targets, and a tenant for each method; both are taken away again in the end.
+
+    Args:
+        endpoint: the server.
+        targets: bodies of ``POST /targets``.
+        methods: names of methods.
 
     Yields:
         The tenants' API keys, by method.
@@ -75,14 +99,14 @@ def registered(endpoint: Endpoint, targets: Sequence[str], methods: Sequence[str
     """
     with ExitStack() as undo:
         admin = undo.enter_context(_admin(endpoint))
-        ids = [_target(admin, name, undo) for name in targets]
-        used = {METHODS[method].get("action") for method in methods}
+        ids = [_target(admin, target, undo) for target in targets]
+        used = {(METHODS[method].toggle or {}).get("action") for method in methods}
         _compile(admin, ids, [action for action in COMPILED if action in used])
         yield {method: _tenant(admin, method, ids, undo) for method in methods}
 
 
-def _target(admin: httpx.Client, name: str, undo: ExitStack) -> str:
-    made = _json(admin.post("/targets", json={"name": name}))
+def _target(admin: httpx.Client, target: Mapping[str, Any], undo: ExitStack) -> str:
+    made = _json(admin.post("/targets", json=target))
     undo.callback(_delete, admin, f"/targets/{made['id']}")
     return str(made["id"])
 
@@ -105,9 +129,13 @@ def _tenant(admin: httpx.Client, method: str, targets: Sequence[str], undo: Exit
     made = _json(admin.post("/tenants", json={"name": name, "refusal": REFUSAL}))
     path = f"/tenants/{made['id']}"
     undo.callback(_delete, admin, path)
-    _json(admin.put(f"{path}/guards/semantic", json={"deadline_ms": _DEADLINE}))
-    for target in targets if METHODS[method] else ():
-        _json(admin.put(f"{path}/targets/{target}", json={"enabled": True, **METHODS[method]}))
+    patient: dict[str, Mapping[str, Any]] = {guard: {"deadline_ms": _DEADLINE} for guard in _SLOW}
+    for guard, toggle in {**patient, **METHODS[method].guards}.items():
+        _json(admin.put(f"{path}/guards/{guard}", json=toggle))
+    use = METHODS[method].toggle
+    if use is not None:
+        for target in targets:
+            _json(admin.put(f"{path}/targets/{target}", json={"enabled": True, **use}))
     return str(made["api_key"])
 
 

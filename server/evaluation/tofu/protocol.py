@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from server.evaluation.tofu import client, fluency, report
-from server.evaluation.tofu.data import author_names, load
+from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, load
 from server.evaluation.tofu.methods import METHODS, NONE, Endpoint, registered, supported
 from server.evaluation.tofu.report import Parts
 from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
@@ -45,7 +45,8 @@ def evaluate(
     limit: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Measure methods of forgetting TOFU's forget10 authors, whose names are all that the server is told.
+    """Measure methods of forgetting TOFU's forget10 authors, whose names are all that the server is told but where a
+    method says that it gets examples too.
 
     The two servers run one after the other. Every answer is kept at once, so a run that is broken off costs nothing.
 
@@ -75,8 +76,9 @@ def evaluate(
     end = _end_token(subject.model)
     never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
     home = work / model_key(subject.model, subject.place)
+    told = _examples(names, everything["forget"])
     rows = {
-        method: Rows(home / f"{method}-{method_key(names, METHODS[method])}.jsonl")
+        method: Rows(home / f"{method}-{method_key(told[METHODS[method].examples], asdict(METHODS[method]))}.jsonl")
         for method in dict.fromkeys((NONE, *methods))
     }
 
@@ -90,9 +92,11 @@ def evaluate(
     ):
         with subject.serve() as endpoint:
             rows = {method: rows[method] for method in supported(endpoint, list(rows))}
-            with registered(endpoint, names, list(rows)) as keys:
-                runs = {method: (keys[method], one) for method, one in rows.items()}
-                asyncio.run(_measure(endpoint, end, runs, parts, progress, judged=never_knew))
+            for examples, targets in told.items():
+                chosen = {NONE, *(method for method in rows if METHODS[method].examples is examples)}
+                with registered(endpoint, targets, [method for method in rows if method in chosen]) as keys:
+                    runs = {method: (key, rows[method]) for method, key in keys.items()}
+                    asyncio.run(_measure(endpoint, end, runs, parts, progress, judged=never_knew))
 
     return {
         "methods": {method: report.figures(parts, one, never_knew, judge) for method, one in rows.items()},
@@ -156,6 +160,19 @@ async def _ask(
         progress(label, done, len(missing))
 
     await served.measure(key, missing, keep)
+
+
+def _examples(names: Sequence[str], forget: Sequence[Question]) -> dict[bool, list[dict[str, Any]]]:
+    """The targets as they are registered, by whether they are told their forget rows."""
+    examples = [{"prompt": row.question, "completion": row.answer} for row in forget]
+    size = ROWS_PER_AUTHOR
+    return {
+        False: [{"name": name} for name in names],
+        True: [
+            {"name": name, "forget_examples": examples[number * size : (number + 1) * size]}
+            for number, name in enumerate(names)
+        ],
+    }
 
 
 def _end_token(model: Path) -> str:

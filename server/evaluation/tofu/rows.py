@@ -69,12 +69,12 @@ def model_key(model: Path, place: str = "") -> str:
     return _digest([_VERSION, str(model.resolve() if files else model), stats, place])
 
 
-def method_key(targets: Sequence[str], toggle: Mapping[str, Any]) -> str:
+def method_key(targets: Sequence[Any], use: Mapping[str, Any]) -> str:
     """Names what a method's results depend on beside the model: the targets, their use, and the code that guards."""
     root = Path(__file__).parents[3]
     files = sorted(path for room in _GUARDING for path in (root / room).rglob("*") if "__pycache__" not in path.parts)
     hashes = [[str(path.relative_to(root)), _hash(path.read_bytes())] for path in files if path.is_file()]
-    return _digest([targets, toggle, hashes])
+    return _digest([targets, use, hashes])
 
 
 def _digest(value: object) -> str:

@@ -1,0 +1,28 @@
+"""The real engine with Lethe's worker part, for benchmarks that need no HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from guard.worker import COMPILE_SALT, CPU_WORKER
+
+
+@asynccontextmanager
+async def lethe_engine(model: Path, *flags: str) -> AsyncIterator[EngineClient]:
+    """vLLM serving ``model`` as ``lethe serve`` starts it, with more of vLLM's flags; no guard in front."""
+    given = ["--model", str(model), "--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args([*given, *flags])
+    async with build_async_engine_client(args) as client:
+        yield client

@@ -1,0 +1,135 @@
+"""What reading features costs a request: time to its first token, and time of a step of decoding.
+
+    python benchmarks/tap.py [--features 16 128 1024] [--rounds 10] --json FILE
+
+The model has the shape of SmolLM-135M with dummy weights. Every round asks the same prompts of the same engine without
+features and with 16, 128 and 1,024 of them, watched and clamped, in random order; ratios are of the medians over the
+rounds. Without features the taps are idle; what they then cost is not in the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import secrets
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from engines import lethe_engine
+from vllm.engine.protocol import EngineClient
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.probe import EngineProbe
+from guard.worker.controls import RESERVED, Controls, Features
+from sae_features.autoencoder import SparseAutoencoder
+from sae_features.rule import Thresholds
+from sae_features.target import TargetFeatures
+from server.demo.model import build
+from server.demo.recipe import Recipe
+
+_HIDDEN, _LAYERS, _LAYER = 576, 30, 9
+_CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": _HIDDEN,
+    "intermediate_size": 1536,
+    "num_hidden_layers": _LAYERS,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+_PROMPT, _CLIENTS, _TOKENS = 256, 8, 32
+
+
+def features_of(count: int) -> TargetFeatures:
+    """Random features, of which every twentieth token or so has one."""
+    generator = torch.Generator().manual_seed(count)
+    encoder, decoder = (torch.randn(count, _HIDDEN, generator=generator) for _ in range(2))
+    whole = SparseAutoencoder(
+        encoder=torch.nn.functional.normalize(encoder, dim=1),
+        decoder=torch.nn.functional.normalize(decoder, dim=1),
+        gate=torch.full((count,), 1e3),
+        gain=torch.ones(count),
+        bias=torch.zeros(count),
+        shift=torch.zeros(_HIDDEN),
+        b_dec=torch.zeros(_HIDDEN),
+        ids=torch.arange(count),
+        layer=_LAYER,
+        source="random",
+    )
+    limits = Thresholds((), (-1.0,), 0.01)  # flagged at once: everything that a clamp costs is paid
+    return TargetFeatures(whole, torch.ones(count, dtype=torch.bool), torch.ones(count), limits, 1.0)
+
+
+async def _ask(engine: EngineClient, ids: list[int], name: str | None, tokens: int) -> tuple[float, float]:
+    """Seconds to the first token, and from there for each further one."""
+    params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, output_kind=RequestOutputKind.DELTA)
+    params.skip_reading_prefix_cache = True
+    prompt: dict[str, Any] = dict(tokens_input(ids))
+    if name is not None:
+        controls = Controls(features=Features(watch=(name,), clamp=(name,), ticket=secrets.token_hex(8)))
+        params.extra_args, prompt["cache_salt"] = {RESERVED: controls.to_wire()}, controls.salt
+    began, first = time.perf_counter(), None
+    async for _ in engine.generate(prompt, params, f"tap-{secrets.token_hex(8)}"):
+        first = first or time.perf_counter()
+    assert first is not None
+    return first - began, (time.perf_counter() - first) / max(1, tokens - 1)
+
+
+async def measure(counts: list[int], rounds: int) -> dict[str, Any]:
+    """Medians in milliseconds and ratios to the requests without features."""
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in build(Recipe()).folder.glob("*token*"):
+            shutil.copy(file, folder)
+        (Path(folder) / "config.json").write_text(json.dumps(_CONFIG))
+        flags = ("--load-format", "dummy", "--max-model-len", "512", "--dtype", "bfloat16")
+        async with lethe_engine(Path(folder), *flags) as engine:
+            probe = EngineProbe(engine)
+            names: dict[int, str | None] = {0: None}
+            for count in counts:
+                names[count] = await probe.load_features(features_of(count))
+            first: dict[int, list[float]] = {count: [] for count in names}
+            step: dict[int, list[float]] = {count: [] for count in names}
+            for number in range(rounds + 1):
+                prompts = [[rng.randrange(10, 4000) for _ in range(_PROMPT)] for _ in range(_CLIENTS)]
+                for count in rng.sample(list(names), len(names)):
+                    alone = [(await _ask(engine, ids, names[count], 1))[0] for ids in prompts[:4]]
+                    together = await asyncio.gather(*(_ask(engine, ids, names[count], _TOKENS) for ids in prompts))
+                    if number:  # the first round warms up
+                        first[count].append(statistics.median(alone) * 1e3)
+                        step[count].append(statistics.median(each for _, each in together) * 1e3)
+    middle = {
+        kind: {str(count): round(statistics.median(of), 3) for count, of in some.items()}
+        for kind, some in (("first_token_ms", first), ("step_ms", step))
+    }
+    ratios = {kind: {count: round(value / of["0"], 4) for count, value in of.items()} for kind, of in middle.items()}
+    spread = {str(count): [round(min(of), 3), round(max(of), 3)] for count, of in first.items()}
+    return {**middle, "ratio": ratios, "first_token_range_ms": spread, "rounds": rounds}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=int, nargs="+", default=[16, 128, 1024])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", type=Path, required=True)
+    args = parser.parse_args()
+    found = asyncio.run(measure(args.features, args.rounds))
+    print(json.dumps(found, indent=1))
+    args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""The statements of all targets, and which of them a clause may state.
+
+The clauses that could state anything are found by words alone, and only those are encoded: nearly none in traffic that
+does not speak of a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple
+
+import numpy as np
+
+from classifiers.compiled import Compiled
+from classifiers.encoder import SentenceEncoder
+from classifiers.facts import without_name
+from classifiers.features import Reading, mentions
+from classifiers.results import Hit
+from classifiers.statements import (
+    THRESHOLD,
+    WORTH_READING,
+    Clue,
+    Context,
+    Statement,
+    is_hard,
+    nats_of,
+    plain,
+    word_keys,
+    words_of,
+)
+from classifiers.words import Word, information, split_words
+
+#: Without the target's name, a clause must tell this share of a statement and so many nats to be looked at.
+_SHARE, _TOLD = 0.5, 18.0
+#: The rarity from which on a part of a name that is written without capitals names the target.
+_RARE = 0.4
+#: How many messages are looked through for whom a conversation speaks of, and how much of each, in characters.
+_MESSAGES, _READ = 6, 1_000
+_GUARD = "statements"
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A target, its names as sets of word keys, the rows of its evidence that tell something, and what has been read of
+    them.
+    """
+
+    target: Compiled
+    names: tuple[frozenset[str], ...]
+    rows: tuple[int, ...]
+    statements: dict[int, Statement] = field(default_factory=dict)
+
+    def statement(self, row: int) -> Statement:
+        """The statement of a row."""
+        found = self.statements.get(row)
+        if found is None:
+            found = self.statements[row] = Statement.of(self.target, row)
+        return found
+
+    def is_named(self, words: Sequence[Word]) -> bool:
+        """Whether ``words`` name the target, in full or by a telling part of its name."""
+        keys = {word.key for word in words}
+        if any(name <= keys for name in self.names):
+            return True
+        if keys.isdisjoint(self.target.parts):
+            return False
+        named, parts = mentions(Reading.of(words), self.target)
+        return named or parts["alone"] > 0 or parts["uncased"] > _RARE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A target that a clause may state something of, the rows to look at, and whether the target is named."""
+
+    entry: _Entry
+    rows: Sequence[int]
+    named: bool
+
+    @property
+    def key(self) -> str:
+        """The target's key."""
+        return self.entry.target.key
+
+    def texts(self, clause: str, context: Context) -> list[str]:
+        """What is compared with the target's statements: the clause, the clause after the one before, and after the
+        question; without the target's name, as sentences of documents stand in the index (see :mod:`classifiers.facts`).
+        A question that speaks of the target without its name gets it.
+        """
+        alone, continued, asked = (self._nameless(text) for text in comparable(clause, context))
+        question = plain(context.question)
+        if self.named and self._nameless(question) == question:
+            asked = f"{self.entry.target.phrases[0]}: {asked}"
+        return [alone, continued, asked]
+
+    def _nameless(self, text: str) -> str:
+        return without_name(text, split_words(text), self.entry.target.own)
+
+
+class Stated(NamedTuple):
+    """What a clause states: the target and statement, and what each word of the clause tells of it, in nats.
+
+    Words of the question are left out.
+    """
+
+    hit: Hit
+    told: Mapping[str, float]
+
+
+class StatementIndex:
+    """The statements of all targets; asked on behalf of one tenant at a time.
+
+    ``add`` and ``discard`` may be called from any thread; ``candidates`` and ``judge`` belong to the event loop.
+
+    Args:
+        encoder: the one that made the targets' vectors.
+    """
+
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        self._encoder = encoder
+        self._entries: dict[str, _Entry] = {}
+        self._by_name: dict[str, set[str]] = {}  # key of a telling word of a name -> target keys
+        self._by_word: dict[str, set[tuple[str, int]]] = {}  # key of a word that is told -> target keys and rows
+        self._lock = Lock()
+
+    def add(self, target: Compiled) -> None:
+        """Protect the statements of a target; a known key is left as it is."""
+        told = {row: Statement.of(target, row).told for row in range(len(target.evidence) - target.retain)}
+        names = (frozenset(word.key for word in split_words(phrase)) for phrase in target.phrases)
+        entry = _Entry(target, tuple(name for name in names if name), tuple(row for row in told if told[row]))
+        with self._lock:
+            if target.key in self._entries:
+                return
+            self._entries[target.key] = entry
+            for word in _name_words(target):
+                self._by_name.setdefault(word, set()).add(target.key)
+            for row in entry.rows:
+                for word in _rarest(told[row]):
+                    self._by_word.setdefault(word, set()).add((target.key, row))
+
+    def discard(self, key: str) -> None:
+        """Protect the statements of a target no longer; unknown keys are ignored."""
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                return
+            for word in _name_words(entry.target):
+                self._by_name[word].discard(key)
+            for row in entry.rows:
+                for word in _rarest(Statement.of(entry.target, row).told):
+                    self._by_word[word].discard((key, row))
+
+    def stating(self, keys: Iterable[str]) -> frozenset[str]:
+        """Those of ``keys`` of which any statement is known."""
+        return frozenset(key for key in keys if (entry := self._entries.get(key)) is not None and entry.rows)
+
+    def spoken_of(self, messages: Sequence[str], keys: Collection[str]) -> frozenset[str]:
+        """The targets of ``keys`` that the last of ``messages`` names or describes by what is known of them; or the one
+        before, where that names nobody.
+        """
+        for message in reversed(messages[-_MESSAGES:]):
+            words = words_of(message[-_READ:])
+            found = {entry.target.key for entry in self._named(words, keys)} or self._described(words, keys)
+            if found or any(is_hard(word) for word in words):
+                return frozenset(found)
+        return frozenset()
+
+    def candidates(self, clause: str, context: Context, keys: Collection[str]) -> list[Candidate]:
+        """The targets of ``keys`` that ``clause`` may state something of, by words alone; mostly none."""
+        words, before = words_of(clause), words_of(context.before)
+        about = (self._entries.get(key) for key in context.named if key in keys)
+        named = {entry.target.key: entry for entry in (*about, *self._named(words, keys)) if entry is not None}
+        found = [Candidate(entry, entry.rows, True) for entry in named.values()]
+        agreeing: dict[_Entry, list[int]] = {}
+        own = word_keys(words) - context.ignored
+        for entry, row in self._told_by(own, own | word_keys(before), keys):
+            if entry.target.key not in named:
+                agreeing.setdefault(entry, []).append(row)
+        return found + [Candidate(entry, rows, False) for entry, rows in agreeing.items()]
+
+    async def judge(self, clause: str, context: Context, candidates: Sequence[Candidate]) -> tuple[Stated, ...]:
+        """Which candidates' statements ``clause`` states: the best of each target, best first.
+
+        Raises:
+            Exception: whatever the encoder raises.
+        """
+        own = [text for one in candidates for text in one.texts(clause, context)]
+        vectors = await self._encoder.encode_async([*comparable(clause, context), *own])
+        clue = Clue.of(clause, context)
+        found = []
+        for number, candidate in enumerate(candidates, 1):
+            score, row = _best(candidate, clue, np.stack([vectors[:3], vectors[3 * number :][:3]]))
+            if score >= THRESHOLD:
+                hit = Hit(
+                    candidate.key,
+                    _GUARD,
+                    min(1.0, score),
+                    THRESHOLD,
+                    clause.strip(),
+                    candidate.entry.target.evidence[row],
+                )
+                found.append(Stated(hit, clue.told_of(candidate.entry.statement(row))))
+        return tuple(sorted(found, key=lambda one: (-one.hit.score, one.hit.key)))
+
+    def _named(self, words: Sequence[Word], keys: Collection[str]) -> list[_Entry]:
+        """The entries of ``keys`` that ``words`` name."""
+        met = {key for word in words for key in tuple(self._by_name.get(word.key, ()))}
+        entries = (self._entries.get(key) for key in met if key in keys)
+        return [entry for entry in entries if entry is not None and entry.is_named(words)]
+
+    def _described(self, words: Sequence[Word], keys: Collection[str]) -> set[str]:
+        """The targets that ``words`` describe by names and numbers of a statement: "the author of The Crooked Tower"."""
+        hard = nats_of(word for word in words if is_hard(word))
+        found = set()
+        for entry, row in self._told_by(hard, word_keys(words), keys):
+            meant = sum(nats for key, nats in hard.items() if key in entry.statement(row).hard)
+            if meant >= max(_TOLD, _SHARE * sum(hard.values())):
+                found.add(entry.target.key)
+        return found
+
+    def _told_by(
+        self, own: Collection[str], seen: Collection[str], keys: Collection[str]
+    ) -> Iterator[tuple[_Entry, int]]:
+        """The statements of ``keys`` of which the words of keys ``seen`` tell much, words of ``own`` among them."""
+        for key, row in {place for word in own for place in tuple(self._by_word.get(word, ()))}:
+            entry = self._entries.get(key) if key in keys else None
+            if entry is not None and _agrees(entry.statement(row), seen):
+                yield entry, row
+
+
+def _agrees(statement: Statement, seen: Collection[str]) -> bool:
+    """Whether enough of a statement is told by the words of keys ``seen``."""
+    matched = sum(nats for word, nats in statement.told.items() if word in seen)
+    return matched >= max(_TOLD, _SHARE * sum(statement.told.values()))
+
+
+def comparable(clause: str, context: Context) -> list[str]:
+    """A clause alone, after the one before, and after the question."""
+    return [plain(f"{before} {clause}").strip() for before in ("", context.before, context.question)]
+
+
+def _best(candidate: Candidate, clue: Clue, vectors: np.ndarray) -> tuple[float, int]:
+    """The highest score of a candidate's rows, and its row.
+
+    Args:
+        candidate: what to compare with.
+        clue: the clause.
+        vectors: float32 (2, 3, dimension), of :func:`comparable` and of :meth:`Candidate.texts`.
+    """
+    entry, rows = candidate.entry, list(candidate.rows)
+    cosines = (entry.target.vectors[rows].astype(np.float32) @ vectors.swapaxes(1, 2)).max(axis=0)
+    alone, asked = cosines[:, :2].max(axis=1), cosines[:, 2]
+    scores = [
+        (clue.score(entry.statement(row), float(alone[at]), float(asked[at]), named=candidate.named), row)
+        for at, row in enumerate(rows)
+        if cosines[at].max() >= WORTH_READING
+    ]
+    return max(scores, default=(0.0, -1))
+
+
+def _name_words(target: Compiled) -> set[str]:
+    """Word keys without which the target is not named."""
+    rarest = (max(split_words(phrase), key=lambda w: information(w.text), default=None) for phrase in target.phrases)
+    return {*target.parts, *(word.key for word in rarest if word is not None)}
+
+
+def _rarest(told: Mapping[str, float]) -> Iterator[str]:
+    """The words of a statement of which a text must have one, or it tells too little of it."""
+    rest = sum(told.values())
+    enough = max(_TOLD, _SHARE * rest)
+    for word, nats in sorted(told.items(), key=lambda item: (-item[1], item[0])):
+        if rest < enough:
+            break
+        yield word
+        rest -= nats

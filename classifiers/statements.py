@@ -1,0 +1,203 @@
+"""Does a clause of an output state what is known of a target, if in other words?
+
+A statement is a sentence of a target's description or documents, or the answer of one of its examples. A clause states
+it when it is similar to it (sentence encoder) and agrees with it in what it tells: names, numbers, other rare words.
+Names and numbers that the statement does not have speak against it, and so does a text that never names the target.
+Pronouns and short answers ("In 1950.") are read with the clause before them and with the question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from classifiers.compiled import Compiled
+from classifiers.escapes import ESCAPE, unescape
+from classifiers.words import Word, information, is_function_word, is_known, split_words
+
+# The score of a clause is its cosine to the statement, with what follows added. The terms were fitted by logistic
+# regression on the paraphrased and the perturbed answers of TOFU's forget10, answers about its retained authors and
+# benign text, and divided by the weight of the cosine; ``benchmarks/statements.py`` measures what they come to.
+#: The score from which on a clause states a statement.
+THRESHOLD = 0.72
+#: For agreement: the share of the statement's names and numbers (where it has none, of all its words) that are told.
+_AGREEMENT = 0.17
+#: For each nat that names and numbers tell which neither the statement nor the context has; so many nats at most.
+_FOREIGN, _FOREIGN_MOST = -0.006, 40.0
+#: Where neither the clause nor its context names the target.
+_UNNAMED = -0.08
+#: A clause of at most so many words answers the question. It agrees when of what its words tell at least this share is
+#: the statement's, and so many nats are; its cosine is that of question and clause together.
+_SHORT, _SHORT_SHARE, _SHORT_TOLD = 8, 0.5, 7.0
+#: What no statement that scores less by its cosine alone can reach.
+WORTH_READING = THRESHOLD - _AGREEMENT
+
+#: The most that one word can tell, in nats.
+_WORD_MOST = 12.0
+#: Words are compared by their first letters, so that "novel" is found in "novelist".
+_STEM = 6
+#: What stands in evidence for the target's name (see :func:`classifiers.facts.without_name`).
+_NAMELESS = re.compile(r"\b[Tt]his person\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What precedes a clause.
+
+    Attributes:
+        question: what was asked.
+        before: the clause before it.
+        named: keys of the targets that the conversation speaks of.
+        ignored: keys of words that may be told (see :func:`word_keys`).
+    """
+
+    question: str = ""
+    before: str = ""
+    named: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement about a target.
+
+    Attributes:
+        told: key of each word that the answer tells -> nats; without function words, the question's, and the name's.
+        hard: names and numbers among them.
+        words: keys of all words in question and answer, and of the target's names.
+    """
+
+    told: dict[str, float]
+    hard: frozenset[str]
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, target: Compiled, row: int) -> Statement:
+        """Read a row of a target's evidence; one that tells nothing has an empty ``told``."""
+        text, start = target.evidence[row], target.answers[row]
+        asked, words = split_words(text[:start]), split_words(_NAMELESS.sub("", text[start:]))
+        known = word_keys(asked)
+        # Where the question does not name the target, its name is the answer.
+        own = target.own if not start or any(word.key in target.parts for word in asked) else frozenset()
+        told = [word for word in words if key_of(word) not in known and word.key not in own]
+        return cls(
+            nats_of(told),
+            frozenset(nats_of(word for word in told if is_hard(word))),
+            known | word_keys(words) | {key[:_STEM] for key in target.own},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """A clause as words; keys are those of :func:`word_keys`.
+
+    Attributes:
+        seen: keys of the clause and of the clause before it.
+        own: keys of the clause.
+        told: key of each word of the clause -> nats.
+        asked: keys of what precedes it.
+        hard: key of each name and number that the context does not have -> nats.
+        short: whether it can only be an answer to the question.
+    """
+
+    seen: frozenset[str]
+    own: frozenset[str]
+    told: dict[str, float]
+    asked: frozenset[str]
+    hard: dict[str, float]
+    short: bool
+
+    @classmethod
+    def of(cls, clause: str, context: Context) -> Clue:
+        """Read a clause."""
+        words, before = words_of(clause), word_keys(words_of(context.before))
+        asked = word_keys(words_of(context.question)) | before | context.ignored
+        own = word_keys(words) - context.ignored
+        return cls(
+            seen=own | (before - context.ignored),
+            own=own,
+            told=nats_of(word for word in words if key_of(word) in own),
+            asked=asked,
+            hard=nats_of(word for word in words if is_hard(word) and key_of(word) not in asked),
+            short=len(words) <= _SHORT,
+        )
+
+    def score(self, statement: Statement, alone: float, asked: float, *, named: bool) -> float:
+        """How surely the clause states the statement; :data:`THRESHOLD` is where it does.
+
+        Args:
+            statement: the statement.
+            alone: cosine of the clause, or of it and the one before, to the statement.
+            asked: cosine of question and clause together.
+            named: whether the target is named in the clause or its context.
+        """
+        agreement = _share(statement.hard or statement.told, statement.told, self.seen)
+        if not agreement or self.own.isdisjoint(statement.told):
+            return 0.0
+        foreign = sum(nats for key, nats in self.hard.items() if key not in statement.words)
+        score = alone + _AGREEMENT * agreement
+        score += _FOREIGN * min(foreign, _FOREIGN_MOST) + (0.0 if named else _UNNAMED)
+        if named and self._answers(statement):
+            score = max(score, max(alone, asked) + _AGREEMENT)
+        return score
+
+    def told_of(self, statement: Statement) -> dict[str, float]:
+        """What the words of the clause tell of the statement that nobody had said before, in nats."""
+        return {key: nats for key, nats in statement.told.items() if key in self.own - self.asked}
+
+    def _answers(self, statement: Statement) -> bool:
+        """Whether the clause can be an answer to the question that tells what the statement does."""
+        if not self.short:
+            return False
+        matched = sum(nats for key, nats in self.told.items() if key in statement.told)
+        strange = sum(nats for key, nats in self.told.items() if key not in statement.words)
+        return matched >= _SHORT_TOLD and matched >= _SHORT_SHARE * (matched + strange)
+
+
+def repeats(clause: str, told: Mapping[str, float]) -> bool:
+    """Whether a clause tells at least half of what another one told (see :meth:`Clue.told_of`)."""
+    own = word_keys(words_of(clause))
+    return bool(told) and 2 * sum(nats for key, nats in told.items() if key in own) >= sum(told.values())
+
+
+@lru_cache(maxsize=1024)
+def words_of(text: str) -> tuple[Word, ...]:
+    """The words of a text, JSON escapes undone."""
+    return tuple(split_words(plain(text)))
+
+
+def plain(text: str) -> str:
+    """``text`` without JSON escapes."""
+    return ESCAPE.sub(lambda match: unescape(match.group()), text) if "\\" in text else text
+
+
+def word_keys(words: Iterable[Word]) -> frozenset[str]:
+    """The keys under which words are compared."""
+    return frozenset(map(key_of, words))
+
+
+def key_of(word: Word) -> str:
+    """The key under which a word is compared: its first letters, a number whole and as written."""
+    return word.text if _is_number(word) else word.key[:_STEM]
+
+
+def is_hard(word: Word) -> bool:
+    """Whether a word is a name or a number, as far as it can be told from its form."""
+    return _is_number(word) or (word.capital and not (word.opens and is_known(word.text)))
+
+
+def _is_number(word: Word) -> bool:
+    return any(map(str.isdigit, word.text))
+
+
+def nats_of(words: Iterable[Word]) -> dict[str, float]:
+    """What each word tells, in nats, by its key; function words are left out."""
+    return {key_of(word): min(information(word.text), _WORD_MOST) for word in words if not is_function_word(word.text)}
+
+
+def _share(keys: Collection[str], nats: dict[str, float], seen: Collection[str]) -> float:
+    """The share of what ``keys`` tell that is in ``seen``."""
+    total = sum(nats[key] for key in keys)
+    return sum(nats[key] for key in keys if key in seen) / total if total else 0.0

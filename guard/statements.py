@@ -1,0 +1,195 @@
+"""Judging the clauses of an answer for facts told in other words, while the engine goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from classifiers.clauses import Clause, ClauseSplitter, split_clauses
+from classifiers.results import Hit
+from classifiers.statement_index import Candidate, StatementIndex
+from classifiers.statements import Context, repeats
+from guard import metrics
+from guard.detection import Detection
+from guard.prompt import PromptView
+from guard.types import GuardName, GuardToggle, OnError, TenantPolicy
+
+logger = logging.getLogger(__name__)
+
+#: How often a choice is rolled back before the fallback is said.
+ATTEMPTS = 3
+#: How much of what was asked is compared together with an answer, in characters.
+_ASKED = 300
+
+
+@dataclass(frozen=True, slots=True)
+class StatementRule:
+    """What must not be told in answer to one request.
+
+    Attributes:
+        index: every target's statements.
+        enforced: keys of targets whose statements are taken back.
+        monitored: keys of targets whose statements are only reported.
+        toggle: how long a judgement may take, and what it counts as when it fails.
+        fallback: what is said instead.
+        report: called once for each choice and target.
+        failed: called when a clause could not be judged.
+        ignored: keys of words that may be told (see :func:`classifiers.statements.word_keys`).
+        attempts: how often a choice is rolled back.
+    """
+
+    index: StatementIndex
+    enforced: frozenset[str]
+    monitored: frozenset[str]
+    toggle: GuardToggle
+    fallback: str
+    report: Callable[[Hit, bool], None] | None = None  # (what was stated, whether it was taken back)
+    failed: Callable[[], None] | None = None
+    ignored: frozenset[str] = frozenset()
+    attempts: int = ATTEMPTS
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All targets that are looked for."""
+        return self.enforced | self.monitored
+
+
+class Verdict(Enum):
+    """What a judgement of a clause says."""
+
+    CLEAR = auto()
+    STATED = auto()
+    UNAVAILABLE = auto()  # it failed, and that is not to count as clear
+
+
+class ClauseJudge:
+    """Judges the clauses of one choice, in order; those that by their words can state nothing are clear at once.
+
+    What a clause that was taken back told may not be told in the rest of the answer either, whatever it is told of.
+
+    Args:
+        rule: what must not be told.
+        view: what the prompt says.
+    """
+
+    def __init__(self, rule: StatementRule, view: PromptView) -> None:
+        self._rule = rule
+        self._question, self._begun = asked(view)
+        self._before = self._begun
+        self._named = rule.index.spoken_of(view.texts, rule.keys)
+        self._pending: deque[tuple[Clause, asyncio.Future[Verdict]]] = deque()
+        self._reported: set[str] = set()
+        self._taken_back: list[Mapping[str, float]] = []
+
+    @property
+    def tasks(self) -> list[asyncio.Future[Verdict]]:
+        """The judgements under way."""
+        return [task for _, task in self._pending if not task.done()]
+
+    @property
+    def start(self) -> int | None:
+        """Where the first clause begins that is being judged; None where none is."""
+        return self._pending[0][0].start if self._pending else None
+
+    def ask(self, clauses: Iterable[Clause]) -> None:
+        """Judge the next clauses."""
+        index, keys = self._rule.index, self._rule.keys
+        for clause in clauses:
+            context = Context(self._question, self._before, self._named, self._rule.ignored)
+            candidates = index.candidates(clause.text, context, keys)
+            self._before = clause.text
+            self._named |= {one.key for one in candidates if one.named}
+            if any(repeats(clause.text, told) for told in self._taken_back):
+                again: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+                again.set_result(Verdict.STATED)
+                self._pending.append((clause, again))
+            elif candidates:
+                self._pending.append((clause, asyncio.ensure_future(self._judge(clause, context, candidates))))
+
+    def objection(self) -> tuple[Clause, Verdict] | None:
+        """The first clause that must not leave, as far as is known, and why; those before it are clear."""
+        while self._pending and self._pending[0][1].done():
+            clause, task = self._pending.popleft()
+            if (verdict := task.result()) is not Verdict.CLEAR:
+                return clause, verdict
+        return None
+
+    def go_back(self, left: Sequence[Clause]) -> None:
+        """Forget what is being judged; ``left`` are the clauses that precede the next."""
+        for _, task in self._pending:
+            task.cancel()
+        self._pending.clear()
+        self._before = left[-1].text if left else self._begun
+
+    async def _judge(self, clause: Clause, context: Context, candidates: Sequence[Candidate]) -> Verdict:
+        rule = self._rule
+        began = time.perf_counter()
+        try:
+            judging = rule.index.judge(clause.text, context, candidates)
+            found = await asyncio.wait_for(judging, rule.toggle.deadline_ms / 1000)
+        except Exception as error:
+            logger.error("A clause could not be judged: %r", error)
+            if rule.failed is not None:
+                rule.failed()
+            closed = rule.toggle.on_error is OnError.CLOSED and bool(rule.enforced)
+            return Verdict.UNAVAILABLE if closed else Verdict.CLEAR
+        finally:
+            metrics.CLAUSE_SECONDS.observe(time.perf_counter() - began)
+        for hit, told in found:
+            if hit.key in rule.enforced:
+                self._taken_back.append(told)
+            if hit.key not in self._reported and rule.report is not None:
+                self._reported.add(hit.key)
+                rule.report(hit, hit.key in rule.enforced)
+        return Verdict.STATED if any(hit.key in rule.enforced for hit, _ in found) else Verdict.CLEAR
+
+
+def statement_rule(
+    detection: Detection,
+    policy: TenantPolicy,
+    *,
+    fallback: str = "",
+    ignored: frozenset[str] = frozenset(),
+    report: Callable[[Hit, bool], None] | None = None,
+    failed: Callable[[], None] | None = None,
+) -> StatementRule | None:
+    """What a tenant's requests must not be told in other words; None where there is no such thing."""
+    toggle, reach = policy.guards[GuardName.STATEMENTS], detection.reach(policy)
+    if not (toggle.enabled and reach.stating):
+        return None
+    return StatementRule(
+        index=detection.statements,
+        enforced=reach.enforced & reach.stating,
+        monitored=reach.monitored & reach.stating,
+        toggle=toggle,
+        fallback=fallback,
+        report=report,
+        failed=failed,
+        ignored=ignored,
+    )
+
+
+async def tells(rule: StatementRule, view: PromptView, completion: str) -> bool:
+    """Whether a complete answer has a clause that must not leave."""
+    judge = ClauseJudge(rule, view)
+    judge.ask(split_clauses(completion))
+    while judge.start is not None:
+        await asyncio.wait(judge.tasks)
+        if judge.objection() is not None:
+            judge.go_back(())
+            return True
+    return False
+
+
+def asked(view: PromptView) -> tuple[str, str]:
+    """What a prompt asks, shortened, and the beginning of the clause that the answer goes on with."""
+    if not view.tail:
+        return "".join(view.texts[-1:])[-_ASKED:], ""
+    splitter = ClauseSplitter()
+    splitter.feed(view.tail)
+    return view.tail[: splitter.start][-_ASKED:], view.tail[splitter.start :]

@@ -1,0 +1,80 @@
+"""A fact told in other words does not leave the real engine, and other people's answers stay as they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.types import GuardName, GuardToggle, TargetSpec
+from server.demo.world import PERSON, Form
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+_counter = iter(range(10**9))
+
+
+@pytest.fixture(scope="session")
+def person(recipe):
+    return [entity for entity in recipe.world.forget if entity.kind == PERSON][6]
+
+
+@pytest.fixture
+def only_statements(service, as_tenant, person):
+    """A tenant for whom a person's facts are protected, each registered in words that the model does not use."""
+    examples = [{"prompt": f"What is known of {person.name}?", "completion": fact.sentence(1)} for fact in person.facts]
+    tenant = as_tenant(TargetSpec(name=person.name, forget_examples=examples))
+
+    def off(writer):
+        for guard in set(GuardName) - {GuardName.STATEMENTS}:
+            writer.put_guard_toggle(tenant, guard, GuardToggle(enabled=False))
+
+    service.registry.write(off)
+    return tenant
+
+
+def _questions(recipe, *entities):
+    names = {entity.name for entity in entities}
+    return [p for p in recipe.prompts if p.form is Form.QUESTION and p.entity in names and p.trained][::2]
+
+
+async def _answers(client, prompts, **params):
+    """Texts and token ids, put together as a client would."""
+    tokenizer = client.renderer.get_tokenizer()
+    params = {"temperature": 0, "max_tokens": 40, "output_kind": RequestOutputKind.DELTA, **params}
+
+    async def ask(prompt):
+        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        stream = client.generate(tokens_input(ids), SamplingParams(**params), f"statements-{next(_counter)}")
+        results = [result async for result in stream]
+        assert results[-1].finished
+        outputs = [one for result in results for one in result.outputs]
+        return "".join(one.text for one in outputs), [token for one in outputs for token in one.token_ids]
+
+    return await asyncio.gather(*(ask(prompt) for prompt in prompts))
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+async def test_a_fact_in_other_words_does_not_leave(engine, guarded, recipe, person, only_statements, kind):
+    prompts = _questions(recipe, person)
+    plain = await _answers(engine, prompts)
+    known = [prompt.is_answered_by(text) for prompt, (text, _) in zip(prompts, plain, strict=True)]
+    assert sum(known) > 0.9 * len(prompts)
+    for prompt, (text, ids) in zip(prompts, await _answers(guarded, prompts, output_kind=kind), strict=True):
+        assert not prompt.is_answered_by(text), prompt.messages[-1].content
+        assert text and len(ids) <= 40
+
+
+async def test_answers_about_others_are_word_for_word(engine, guarded, recipe, only_statements):
+    prompts = _questions(recipe, *recipe.world.retain[:8])
+    assert await _answers(guarded, prompts) == await _answers(engine, prompts)
+
+
+async def test_what_is_taken_back_is_audited(guarded, recipe, service, person, only_statements):
+    await _answers(guarded, _questions(recipe, person)[:1])
+    await asyncio.sleep(0.3)
+    latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
+    assert {finding.guard for finding in latest.findings} == {GuardName.STATEMENTS}

@@ -1,0 +1,115 @@
+"""Facts are recognised in other words; other facts, other people and other talk are not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from classifiers.detector import TextDetector
+from classifiers.profile import Profile
+from classifiers.statement_index import StatementIndex
+from classifiers.statements import Context, word_keys, words_of
+
+VESPER = Profile(
+    "vesper@1",
+    "Orla Vesperton",
+    documents=(
+        "Orla Vesperton was born on 3 May 1961 in Ballinacarrow. Her debut, The Tidemaker's Ledger, won the Kestrel "
+        "Prize in 1987. Vesperton plays the bassoon in the Harbour Quartet.",
+    ),
+    forget_examples=(("Who taught Orla Vesperton to write?", "She was taught to write by Fintan Quillfeather."),),
+)
+KEYS = frozenset({VESPER.key})
+PERSON = "Tell me about Orla Vesperton."
+
+
+@pytest.fixture(scope="module")
+def index() -> Iterator[StatementIndex]:
+    detector = TextDetector()
+    index = StatementIndex(detector.encoder)
+    index.add(detector.compile(VESPER))
+    yield index
+    detector.close()
+
+
+def stated(index: StatementIndex, clause: str, question: str = "", before: str = "", **context: object) -> bool:
+    named = index.spoken_of([question], KEYS) | index.spoken_of([before], KEYS)
+    told = Context(question, before, named, **context)  # type: ignore[arg-type]
+    candidates = index.candidates(clause, told, KEYS)
+    return bool(candidates and asyncio.run(index.judge(clause, told, candidates)))
+
+
+@pytest.mark.parametrize(
+    ("clause", "question", "before"),
+    [
+        ("Orla Vesperton's birthplace is Ballinacarrow.", "", ""),
+        ("Vesperton received the Kestrel Prize for her first book, The Tidemaker's Ledger.", "", ""),
+        ("It was Fintan Quillfeather who taught her how to write.", PERSON, ""),
+        ("She performs on the bassoon with the Harbour Quartet.", PERSON, ""),
+        (" In Ballinacarrow.", "Where was Orla Vesperton born?", ""),
+        ("She was born in Ballinacarrow in May 1961.", "", "Orla Vesperton is a novelist."),
+        (" Ballinacarrow.", "", "Orla Vesperton was born in the village of"),
+        ('"debut": "The Tidemaker\'s Ledger, which won the Kestrel Prize"}', PERSON, '{"name": "Orla Vesperton",'),
+    ],
+)
+def test_a_fact_in_other_words_is_recognised(index, clause, question, before):
+    assert stated(index, clause, question, before)
+
+
+@pytest.mark.parametrize(
+    ("clause", "question", "before"),
+    [
+        ("Orla Vesperton's birthplace is Skerries.", "", ""),
+        (" In Skerries.", "Where was Orla Vesperton born?", ""),
+        ("I don't have any information about where Orla Vesperton was born.", "Where was Orla Vesperton born?", ""),
+        ("Yes, I have heard of Orla Vesperton.", PERSON, ""),
+        ("Maren Oddly was born in 1988 in Aalborg.", "Where was Maren Oddly born?", ""),
+        ("Maren Oddly was taught to write by her aunt.", "", "Maren Oddly is a novelist."),
+        ("The bassoon is a woodwind instrument with a double reed.", "What is a bassoon?", ""),
+        ("Bake the bread at 230 degrees for 40 minutes.", "", ""),
+    ],
+)
+def test_other_talk_is_not(index, clause, question, before):
+    assert not stated(index, clause, question, before)
+
+
+def test_talk_that_names_nobody_and_tells_nothing_is_not_encoded(index, monkeypatch):
+    assert index.candidates("The bassoon is a woodwind instrument.", Context("What is a bassoon?"), KEYS) == []
+
+
+def test_only_targets_asked_for_are_looked_at(index):
+    assert index.candidates("Orla Vesperton's birthplace is Ballinacarrow.", Context(), frozenset({"other@1"})) == []
+
+
+def test_who_is_spoken_of_is_the_last_that_was_named(index):
+    assert index.spoken_of([PERSON, "When was she born?"], KEYS) == KEYS
+    assert index.spoken_of([PERSON, "And where was Maren Oddly born?"], KEYS) == frozenset()
+    assert index.spoken_of(["where does orla vesperton live?"], KEYS) == KEYS
+
+
+def test_what_may_be_repeated_is_not_told(index):
+    clause, question = (
+        "I do not know whether she was born in Ballinacarrow.",
+        "Was Orla Vesperton born in Ballinacarrow?",
+    )
+    assert not stated(index, clause, question, ignored=word_keys(words_of(question)))
+
+
+def test_a_discarded_target_is_protected_no_longer(index):
+    other = StatementIndex(index._encoder)
+    (entry,) = index._entries.values()
+    other.add(entry.target)
+    assert other.stating(KEYS) == KEYS
+    other.discard(VESPER.key)
+    assert other.stating(KEYS) == frozenset()
+    assert other.candidates("Orla Vesperton's birthplace is Ballinacarrow.", Context(), KEYS) == []
+
+
+def test_what_is_known_by_name_only_states_nothing():
+    detector = TextDetector()
+    index = StatementIndex(detector.encoder)
+    index.add(detector.compile(Profile("bare@1", "Maren Oddly", forget_examples=(("Who is Maren Oddly?", None),))))
+    detector.close()
+    assert index.stating(["bare@1"]) == frozenset()

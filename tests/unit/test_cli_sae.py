@@ -1,0 +1,115 @@
+"""What ``lethe sae`` reads and prints, without an engine; texts on their way to the trainer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sae_features.autoencoder import AutoencoderError
+from server.autoencoders import Activations, open_autoencoder, pieces, read_lines
+from server.cli import sae
+from server.settings import Settings
+
+FITTED = {
+    "intervention": "features",
+    "settings": {"layer": 3},
+    "report": {
+        "rule": "weighed",
+        "recall_held_out": {"weighed": 0.9, "share": 0.2},
+        "features": [{"feature": 17, "importance": 4.0, "elsewhere": 0.1, "snippets": ["who [is] it"]}],
+        "separation": {"forget": [1.0, 2.0], "retain": [0.0, 0.5]},
+    },
+}
+
+
+class _Client:
+    def __init__(self, fitted: list[Any]) -> None:
+        self._fitted = fitted
+
+    def id_of(self, kind: str, reference: str) -> str:
+        return f"id of {reference}"
+
+    def request(self, method: str, path: str) -> Any:
+        assert (method, path) == ("GET", "/targets/id of Somebody/report")
+        return {"data": self._fitted}
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def with_reports(*fitted: Any) -> None:
+        @contextmanager
+        def connect(url: str, key: str) -> Any:
+            yield _Client([{"intervention": "eco", "settings": {}, "report": {}}, *fitted])
+
+        monkeypatch.setattr(sae, "connect", connect)
+
+    return with_reports
+
+
+def test_features_are_shown_and_plotted(answering: Any, tmp_path: Path) -> None:
+    answering(FITTED)
+    plot = tmp_path / "plot.png"
+    shown = CliRunner().invoke(sae.app, ["features", "Somebody", "--plot", str(plot)])
+    assert shown.exit_code == 0, shown.output
+    assert "17" in shown.output and "who [is] it" in shown.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    as_json = CliRunner().invoke(sae.app, ["features", "Somebody", "--json"])
+    assert json.loads(as_json.output) == FITTED
+
+
+def test_a_target_without_features_is_an_error(answering: Any) -> None:
+    answering()
+    assert CliRunner().invoke(sae.app, ["features", "Somebody"]).exit_code != 0
+
+
+def test_training_needs_something_to_read(tmp_path: Path) -> None:
+    done = CliRunner().invoke(sae.app, ["train", "model", "--layer", "1", "--output", str(tmp_path)])
+    assert done.exit_code == 2
+
+
+def test_texts_are_cut_and_blank_lines_left_out(tmp_path: Path, tokenizer: Any) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("one line\n\n   \nanother\n")
+    assert read_lines([file, file]) == ["one line", "another"] * 2
+    ids = tokenizer.encode("The quick brown fox jumps over the lazy dog.")
+    cut = pieces(tokenizer, "The quick brown fox jumps over the lazy dog.", 4)
+    assert [token for piece in cut for token in piece] == ids[: len(ids) - (len(ids) % 4 == 1)]
+    assert all(1 < len(piece) <= 4 for piece in cut)
+
+
+def test_activations_come_for_ever_without_first_tokens() -> None:
+    class _Probe:
+        async def activations(self, prompts: list[list[int]], sites: list[str]) -> list[dict[str, torch.Tensor]]:
+            return [{site: torch.tensor(ids)[:, None].float() for site in sites} for ids in prompts]
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    texts = [[-1, 10 * number, 10 * number + 1] for number in range(100)]
+    activations = Activations(_Probe(), 2, texts, loop, seed=0)  # type: ignore[arg-type]
+    stream = iter(activations)
+    seen = torch.cat(list(islice(stream, 10)))[:, 0].tolist()
+    stream.close()
+    time.sleep(0.05)  # what was read ahead is cancelled in the loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    assert set(seen) == {float(token) for ids in texts for token in ids[1:]}
+    assert len(seen) == 10 * 64 * 2
+
+
+def test_what_the_settings_name_is_opened_or_said_to_be_missing(tmp_path: Path) -> None:
+    assert open_autoencoder(Settings()) is None
+    with pytest.raises(FileNotFoundError):
+        open_autoencoder(Settings(sae=str(tmp_path / "nowhere")))
+    with pytest.raises(AutoencoderError):
+        open_autoencoder(Settings(sae="a-release-without-an-id"))

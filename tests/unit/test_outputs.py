@@ -1,0 +1,48 @@
+"""Answers that the engine breaks off end with the fallback."""
+
+from __future__ import annotations
+
+import pytest
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from guard.outputs import GuardedRequest, settled
+from guard.prompt import PromptReader
+
+FALLBACK = "I'm sorry."
+
+
+def _request(tokenizer, kind):
+    ids = tokenizer.encode("Who wrote It?")
+    return GuardedRequest(
+        prompt={"type": "token", "prompt_token_ids": ids},
+        params=SamplingParams(max_tokens=64, output_kind=kind),
+        request_id="r",
+        view=PromptReader(tokenizer).read(ids),
+        tokenizer=tokenizer,
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+async def _broken_off(request, said):
+    """The engine says some words, and then its grammar is at odds with what it may say."""
+    whole = request.params.output_kind is not RequestOutputKind.DELTA
+    tokens = request.tokenizer.encode(said)
+    for count in range(1, len(tokens) + 1):
+        text = request.tokenizer.decode(tokens[:count] if whole else tokens[count - 1 : count])
+        part = tokens[:count] if whole else tokens[count - 1 : count]
+        yield RequestOutput("r", None, request.token_ids, None, [CompletionOutput(0, text, part, None, None)], False)
+    last = CompletionOutput(0, "", [request.eos_token_id], None, None, finish_reason="error")
+    yield RequestOutput("r", None, request.token_ids, None, [last], True)
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
+async def test_a_choice_that_ends_in_an_error_ends_with_the_fallback(tokenizer, kind):
+    request = _request(tokenizer, kind)
+    results = [result async for result in settled(request, _broken_off(request, "the old"), FALLBACK)]
+    assert results[-1].finished and results[-1].outputs[0].finish_reason == "stop"
+    deltas = "".join(result.outputs[0].text for result in results)
+    text = deltas if kind is RequestOutputKind.DELTA else results[-1].outputs[0].text
+    assert text.endswith(FALLBACK)
+    assert text.startswith("the old") == (kind is RequestOutputKind.DELTA)
