@@ -85,7 +85,7 @@ class Candidate:
 
     def texts(self, clause: str, context: Context) -> list[str]:
         """What is compared with the target's statements: the clause, the clause after the one before, and after the
-        question; without the target's name, as sentences of documents stand in the index (see :mod:`classifiers.facts`).
+        question; without the target's name, as sentences of documents stand in the index (:mod:`classifiers.facts`).
         A question that speaks of the target without its name gets it.
         """
         alone, continued, asked = (self._nameless(text) for text in comparable(clause, context))
@@ -210,7 +210,7 @@ class StatementIndex:
         return [entry for entry in entries if entry is not None and entry.is_named(words)]
 
     def _described(self, words: Sequence[Word], keys: Collection[str]) -> set[str]:
-        """The targets that ``words`` describe by names and numbers of a statement: "the author of The Crooked Tower"."""
+        """The targets that ``words`` describe by names and numbers of a statement: "the author of The Tower"."""
         hard = nats_of(word for word in words if is_hard(word))
         found = set()
         for entry, row in self._told_by(hard, word_keys(words), keys):
