@@ -49,6 +49,14 @@ def guarded(engine, service) -> GuardedEngine:
     return GuardedEngine(engine, service)
 
 
+@pytest.fixture(autouse=True)
+def nobody():
+    """Whoever a fixture calls as, nobody calls when the test is over: fixtures share the context of all tests."""
+    before = CALLER.set(CALLER.get(None))
+    yield
+    CALLER.reset(before)
+
+
 @pytest.fixture
 def as_tenant(service):
     """Makes a tenant with these targets on, and sends what follows in its name."""

@@ -49,9 +49,8 @@ def constrained(service, person, phrases):
 
 @pytest.fixture
 def client(guarded, constrained):
-    before = CALLER.set(Caller(constrained, None, "test"))
-    yield guarded
-    CALLER.reset(before)
+    CALLER.set(Caller(constrained, None, "test"))
+    return guarded
 
 
 @pytest.fixture(scope="session")
