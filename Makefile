@@ -2,6 +2,7 @@
 # make demo    the demo model, a real server, and the scenario; ONCE=1 stops at the verdict
 # make serve   MODEL=<path or name> [ARGS="any vllm serve flag"]
 # make test    format, lint, types, tests
+# make fuzz    the property tests with new examples, FUZZ (20) times as many
 # make lock    resolve requirements/cpu.txt anew from pyproject.toml
 
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 
-.PHONY: help setup demo serve test lint lock clean
+.PHONY: help setup demo serve fuzz test lint lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +44,9 @@ serve: setup
 test: lint
 	$(BIN)/lethe demo-model build  # at most once: it is kept in the user cache
 	$(BIN)/python -m pytest
+
+fuzz: setup
+	FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest tests/property tests/unit/test_worker_features.py tests/unit/test_worker_parts.py
 
 lint: setup
 	$(BIN)/ruff format --check -q .

@@ -16,6 +16,7 @@ _BORDER = re.compile(
       | "[ ]?[,}\]]                      # {"born": "1950", "town": "Hull"}""",
     re.VERBOSE,
 )
+_WIDE_STOPS = frozenset("。！？；")
 #: How much text beyond a place must be known before it is certain that no clause ends there.
 _LOOKAHEAD = 16
 _LAST_WORD = re.compile(r"[^\W_]+$")
@@ -73,6 +74,8 @@ class ClauseSplitter:
         for border in _BORDER.finditer(self._text, 0, MAX_CLAUSE + _LOOKAHEAD):
             if border.end() > MAX_CLAUSE:
                 break
+            if not final and border.end() == len(self._text) and border.group() in _WIDE_STOPS:
+                return None  # its closing mark may be still to come
             if not self._abbreviates(border.start()):
                 return border.end()
         known = len(self._text) - (0 if final else _LOOKAHEAD)

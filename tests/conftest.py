@@ -7,8 +7,14 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from tests.examples import examples
+
+settings.register_profile("lethe", examples())
+settings.load_profile("lethe")
 
 _TEXT = """The quick brown fox jumps over the lazy dog. I'm sorry, but I don't have any information about that.
 Who wrote It? Stephen King wrote It, and Richard Bachman is his other name. You are an assistant. user system

@@ -10,11 +10,12 @@ import pytest
 import schemathesis
 from control_plane import ADMIN_KEY, application, control_plane
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from server.admin import build_router
+from tests.examples import examples
 
 
 def _operations() -> list[str]:
@@ -36,7 +37,7 @@ def test_no_input_breaks_it(schema: schemathesis.BaseSchema, label: str) -> None
     method, path = label.split(" ")
 
     @given(case=schema[path][method].as_strategy())
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @examples(20, suppress=tuple(HealthCheck))
     def check(case: schemathesis.Case) -> None:
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
         case.call_and_validate(headers=headers, checks=[not_a_server_error, response_schema_conformance])

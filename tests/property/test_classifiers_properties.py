@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from classifiers.detector import TextDetector, View
 from classifiers.normalise import hidden, plain
 from classifiers.profile import Profile
 from classifiers.windows import MAX_CHARS, MAX_WORDS, split
+from tests.examples import examples
 
 ANY_TEXT = st.text(max_size=400)
 SEPARATORS = st.sampled_from(["", " ", "-", ".", "_", "\u200b", "\u00ad", "*"])
-RELAXED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = examples(60, suppress=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

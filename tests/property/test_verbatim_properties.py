@@ -5,14 +5,15 @@ Words are of few kinds, so that texts have much in common, and are written in ma
 
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from classifiers.grams import GRAM
 from classifiers.verbatim import VerbatimIndex
 from classifiers.word_stream import WordStream, folded_words
+from tests.examples import examples
 
-RELAXED = settings(max_examples=300, deadline=None)
+RELAXED = examples(300)
 
 vocabulary = st.sampled_from(["a", "B", "cat", "CAT", "cats", "dog", "d\u00f6g", "at", "毛", "c\u200bat"])
 separators = st.sampled_from([" ", " ", " ", ", ", "-", "\n", "\\n", " \\u0020", "’"])

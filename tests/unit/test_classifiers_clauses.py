@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from classifiers.clauses import MAX_CLAUSE, split_clauses
+from classifiers.clauses import MAX_CLAUSE, ClauseSplitter, split_clauses
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,9 @@ def test_a_text_without_borders_is_cut_between_words():
     clauses = split_clauses(text)
     assert all(len(clause.text) <= MAX_CLAUSE and clause.text.split()[-1] == "word" for clause in clauses)
     assert "".join(clause.text for clause in clauses).rstrip() == text.rstrip()
+
+
+def test_a_wide_stop_waits_for_its_closing_mark():
+    splitter = ClauseSplitter()
+    assert splitter.feed("他走了。") == []
+    assert [clause.text for clause in splitter.feed("」她留下")] == ["他走了。」"]
