@@ -2,8 +2,9 @@
 
 A phrase matches when its letters appear in order from the start of a word on, whatever lies between the letters: case,
 Unicode form, look-alikes, digits for letters, hyphens, spaces, zero-width characters and JSON escapes do not hide
-it (see :mod:`classifiers.folding`). "the rapist" is not found in "therapist", nor, since it would be another word,
-"art" in "article" (:func:`is_open_ended`).
+it (see :mod:`classifiers.folding`). A word starts and ends at a separator, between a small letter and a capital, and
+between a letter and a digit; phrases of :data:`MIN_DISTINCT_LETTERS` and more start at every capital ("AStephen King").
+"rapist" is not found in "therapist", nor, since it would be another word, "art" in "article" (:func:`is_open_ended`).
 
 One :class:`PhraseIndex` serves all targets and tenants; a :class:`PhraseMatcher` reads one stream on behalf of one
 tenant and sees only the phrases of that tenant's targets. Adding a phrase costs its own length, however many there
@@ -27,8 +28,8 @@ from classifiers.words import begins_longer_words, split_words
 MIN_LOOSE_LETTERS = 5
 
 
-#: Several words together with at least so many letters are nobody else's name.
-_MIN_DISTINCT_LETTERS = 8
+#: So many letters in a row are no part of another word, and several words of so many are nobody else's name.
+MIN_DISTINCT_LETTERS = 8
 #: Digits of a number that is as good as a name, such as a year.
 _MIN_DIGITS = 4
 
@@ -42,7 +43,7 @@ def is_open_ended(phrase: str) -> bool:
     letters, words = squeeze(phrase), phrase.split()
     if len(letters) < MIN_LOOSE_LETTERS:
         return phrase.isdigit() and len(phrase) >= _MIN_DIGITS
-    if len(split_words(phrase)) > 1 and len(letters) < _MIN_DISTINCT_LETTERS:
+    if len(split_words(phrase)) > 1 and len(letters) < MIN_DISTINCT_LETTERS:
         return False
     return not begins_longer_words(words[-1])
 
@@ -174,15 +175,20 @@ class _Glyph(NamedTuple):
     separates: bool
     upper: bool
     lower: bool
+    digit: bool
     spaceless: bool  # of a script that writes no spaces between words
 
 
 class _Branch(NamedTuple):
-    """A phrase begun at ``start`` of which the letters down to ``node.label[:offset]`` have been read."""
+    """A phrase begun at ``start`` of which the letters down to ``node.label[:offset]`` have been read.
+
+    ``inside`` a word, at a capital, only phrases of :data:`MIN_DISTINCT_LETTERS` and more begin.
+    """
 
     node: _Node
     offset: int
     start: int
+    inside: bool
 
 
 class PhraseMatcher:
@@ -202,6 +208,7 @@ class PhraseMatcher:
         self._previous: _Glyph | None = None
         if prompt_tail:
             self._read(prompt_tail, final=False)
+            self._complete = []  # what is whole before the stream begins is none of its
 
     @property
     def safe(self) -> int:
@@ -265,6 +272,7 @@ class PhraseMatcher:
                 separates=not letters and is_separator(char),
                 upper=char.isupper(),
                 lower=char.islower(),
+                digit=char.isdigit(),
                 spaceless=unicodedata.category(char) == "Lo",
             )
             index = end
@@ -273,14 +281,16 @@ class PhraseMatcher:
         if not glyph.letters and not glyph.separates:
             return None  # decoration: as if it were not there
         previous, self._previous = self._previous, glyph
-        hump = previous is not None and previous.lower and glyph.upper
+        hump = previous is not None and _is_hump(previous, glyph)
         found = None
         if self._complete:
             found = min((m for m in self._complete if glyph.separates or hump), default=None)
             self._complete = []
         starts = previous is None or previous.separates or hump or glyph.spaceless or previous.spaceless
         live = self._live if glyph.separates else []
-        arrivals = [*self._live, _Branch(self._root, 0, glyph.start)] if starts else self._live
+        arrivals = self._live
+        if starts or glyph.upper:
+            arrivals = [*self._live, _Branch(self._root, 0, glyph.start, inside=not starts)]
         for branch in arrivals:
             for letters in filter(None, (glyph.letters, glyph.maybe)):
                 if advanced := self._advance(branch, letters, glyph):
@@ -302,29 +312,37 @@ class PhraseMatcher:
                 node, offset = child, 0
             offset += 1
             if offset == len(node.label):
-                self._note_ends(node, branch.start, glyph.end, inside=number < len(letters))
+                self._note_ends(node, branch, glyph.end, within=number < len(letters))
         if offset == len(node.label) and not any(
             not child.owners.isdisjoint(self._keys) for child in list(node.children.values())
         ):
             return None
-        return _Branch(node, offset, branch.start)
+        return branch._replace(node=node, offset=offset)
 
-    def _note_ends(self, node: _Node, start: int, end: int, *, inside: bool) -> None:
-        """Note the phrases that end at ``node``; inside a character of several letters only open-ended ones do."""
+    def _note_ends(self, node: _Node, branch: _Branch, end: int, *, within: bool) -> None:
+        """Note the phrases that end at ``node``; within a character of several letters only open-ended ones do."""
         for key, phrase in list(node.ends.items()):
             if (
                 key in self._keys
                 and phrase not in self._ignored
-                and (not inside or is_open_ended(phrase))
-                and self._keeps_word_breaks(phrase, start, end)
+                and (not within or is_open_ended(phrase))
+                and (not branch.inside or len(squeeze(phrase)) >= MIN_DISTINCT_LETTERS)
+                and self._keeps_word_breaks(phrase, branch.start, end)
             ):
-                self._complete.append(Match(start, end, key, phrase))
+                self._complete.append(Match(branch.start, end, key, phrase))
 
     def _keeps_word_breaks(self, phrase: str, start: int, end: int) -> bool:
         """Short phrases must not be pieced together from the ends of other words."""
         if len(squeeze(phrase)) >= MIN_LOOSE_LETTERS:
             return True
         return _words(self._text[start - self._origin : end - self._origin]) == _words(phrase)
+
+
+def _is_hump(before: _Glyph, after: _Glyph) -> bool:
+    """Whether one word ends and another starts between two letters."""
+    if before.separates or after.separates:
+        return False
+    return (before.lower and after.upper) or before.digit != after.digit
 
 
 def _words(text: str) -> list[str]:

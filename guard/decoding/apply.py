@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from guard.decoding.automaton import Mask
+from guard.decoding.tables import Ids
 from guard.kernels.token_ranges import subtract_ranges
 
 
@@ -21,23 +22,32 @@ def apply_masks(logits: torch.Tensor, masks: Sequence[Mask | None], order: torch
         masks: one for each row; None for a row that may say anything.
         order: (entries,) int32 on the device of the logits, the vocabulary's ``table.order``.
     """
-    forbidden = [(row, mask.forbidden) for row, mask in enumerate(masks) if mask is not None and len(mask.forbidden)]
+    starts: list[int] = []
+    forbidden: list[Ids] = []
+    ranges: list[tuple[int, int, int, float]] = []
+    lists: list[tuple[int, Ids, float]] = []
+    for row, mask in enumerate(masks):
+        if mask is None:
+            continue
+        if len(mask.forbidden):
+            starts.append(row * logits.shape[1])
+            forbidden.append(mask.forbidden)
+        if mask.ranges:
+            ranges += [(row, *span) for span in mask.ranges]
+        if mask.lists:
+            lists += [(row, *one) for one in mask.lists]
     if forbidden:
-        rows, ids = zip(*forbidden, strict=True)
-        places = np.repeat(np.asarray(rows) * logits.shape[1], list(map(len, ids))) + np.concatenate(ids)
+        places = np.concatenate(forbidden, dtype=np.int64)
+        places += np.repeat(starts, list(map(len, forbidden)))
         logits.view(-1).index_fill_(0, torch.from_numpy(places).to(logits.device, non_blocking=True), -math.inf)
-    ranges = [
-        (row, *span) for row, mask in enumerate(masks) if mask is not None and mask.ranges for span in mask.ranges
-    ]
     if ranges:
-        rows, lows, highs, amounts = zip(*ranges, strict=True)
-        subtract_ranges(logits, order, _ints(rows), _ints(lows), _ints(highs), torch.tensor(amounts))
-    lists = [(row, *one) for row, mask in enumerate(masks) if mask is not None for one in mask.lists]
+        numbers, lows, highs, amounts = zip(*ranges, strict=True)
+        subtract_ranges(logits, order, _ints(numbers), _ints(lows), _ints(highs), torch.tensor(amounts))
     if lists:
-        rows, ids, amounts = zip(*lists, strict=True)
+        numbers, ids, amounts = zip(*lists, strict=True)
         bounds = [0, *accumulate(map(len, ids))]
         listed = torch.from_numpy(np.concatenate(ids)).to(logits.device)
-        subtract_ranges(logits, listed, _ints(rows), _ints(bounds[:-1]), _ints(bounds[1:]), torch.tensor(amounts))
+        subtract_ranges(logits, listed, _ints(numbers), _ints(bounds[:-1]), _ints(bounds[1:]), torch.tensor(amounts))
 
 
 def _ints(values: Sequence[int]) -> torch.Tensor:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
+from guard.decoding.reading import STUCK, TIGHT, Edge, Reading, glyphs, may_start, read
+from guard.decoding.rests import joined
+from guard.decoding.tables import NO_IDS, Ids, Span
+from guard.decoding.union import Begun, PhraseUnion, Tables
 
-from guard.decoding.reading import TIGHT, Edge, Reading, glyphs, may_start, read
-from guard.decoding.tables import NO_IDS, Ids, Span, TokenTable
-from guard.decoding.union import PhraseUnion, Tokens
 
-
-class Position(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Position:
     """What counts of the text so far.
 
     Attributes:
-        live: prefixes of patterns: the phrases that have been begun, sorted.
+        live: the phrases that have been begun, sorted.
         pending: whether a phrase is complete if the word ends here.
         edge: what the text ends in.
         partial: the bytes of a character that the end of the text breaks off.
     """
 
-    live: tuple[str, ...] = ()
+    live: tuple[Begun, ...] = ()
     pending: bool = False
     edge: Edge = Edge.OPEN
     partial: bytes = b""
@@ -63,6 +64,7 @@ class PhraseAutomaton:
     def __init__(self, phrases: PhraseUnion) -> None:
         self.phrases = phrases
         self.vocabulary = phrases.vocabulary
+        self._position = lru_cache(maxsize=16384)(Position)
         self._fresh = lru_cache(maxsize=65536)(self._first_seen)
         self.mask = lru_cache(maxsize=8192)(self._mask)
 
@@ -73,79 +75,63 @@ class PhraseAutomaton:
         while cut and letters < self.phrases.longest:  # what begins there or before has the letters of a whole phrase
             cut -= 1
             letters += bool(row[cut].letters)
-        now = Position()
+        now = self._position((), False, Edge.OPEN, b"")
         for found in row[cut:]:
             now = self._step(now, _single(found))
-        return now._replace(pending=False)
+        return self._position(now.live, False, now.edge, now.partial)
 
     def advance(self, now: Position, token: int) -> Position:
         """The position after one more token; a token that is not in the vocabulary has no text."""
         reading, fresh = self._fresh(token, now.edge, now.partial)
         if reading is None:
-            return now if fresh.partial == now.partial else now._replace(partial=fresh.partial)
+            return (
+                now if fresh.partial == now.partial else self._position(now.live, now.pending, now.edge, fresh.partial)
+            )
         return self._carried(now.live, reading, fresh) if now.live else fresh
 
     def _first_seen(self, token: int, edge: Edge, partial: bytes) -> tuple[Reading | None, Position]:
         """How a token reads after a text with this end in which no phrase has been begun, and where it leads."""
         reading, partial = self.vocabulary.reading(token, partial)
-        fresh = Position(edge=edge) if reading is None else self._begun(edge, reading)
-        return reading, fresh._replace(partial=partial)
+        if reading is None:
+            return None, self._position((), False, edge, partial)
+        return reading, self._begun(edge, reading, partial)
 
     def _step(self, now: Position, reading: Reading) -> Position:
-        fresh = self._begun(now.edge, reading)._replace(partial=now.partial)
-        return self._carried(now.live, reading, fresh)
+        return self._carried(now.live, reading, self._begun(now.edge, reading, now.partial))
 
-    def _begun(self, edge: Edge, reading: Reading) -> Position:
+    def _begun(self, edge: Edge, reading: Reading, partial: bytes) -> Position:
         """The phrases that begin in a stretch of text."""
         (taken, passed, tight), first = reading.spelling, reading.first
-        complete = [*reading.begun_taken]
-        open_ended = [*reading.begun_passed]
-        short = [*reading.begun_tight]
+        complete, open_ended, short = reading.begun_taken, reading.begun_passed, reading.begun_tight
         if (first.letters or first.maybe) and may_start(edge, first):
             complete += taken
-            open_ended += filter(None, passed)
+            open_ended += tuple(filter(None, passed))
             if first.letters:
-                short.append(TIGHT + tight)
-        live, pending = self._alive(complete, open_ended, short)
-        return Position(tuple(sorted(live)), pending, reading.edge)
+                short += (TIGHT + tight,)
+        elif first.upper:
+            complete += tuple(STUCK + way for way in taken)
+            open_ended += tuple(STUCK + way for way in passed if way)
+        if self.phrases.tight:
+            complete += tuple(way for way in short if not way.endswith(" "))
+            open_ended += tuple(way for way in short if way.endswith(" "))
+        live, pending = self.phrases.going_on((self.phrases.start,), complete, open_ended)
+        return self._position(_sorted(live), pending, reading.edge, partial)
 
-    def _carried(self, live: tuple[str, ...], reading: Reading, fresh: Position) -> Position:
+    def _carried(self, live: tuple[Begun, ...], reading: Reading, fresh: Position) -> Position:
         """``fresh``, and the phrases that were begun before and go on."""
         taken, passed, tight = reading.spelling
-        complete: list[str] = []
-        open_ended: list[str] = []
-        short: list[str] = []
-        for begun in live:
-            if begun.startswith(TIGHT):
-                short.append(begun + (tight[1:] if begun.endswith(" ") and tight.startswith(" ") else tight))
-            else:
-                complete += [begun + way for way in taken]
-                open_ended += [begun + way for way in passed]
-        more, pending = self._alive(complete, open_ended, short)
+        if not self.phrases.tight:
+            more, pending = self.phrases.going_on(live, taken, passed)
+        else:
+            more, pending = self.phrases.going_on((one for one in live if one.text[0] != TIGHT), taken, passed)
+            for begun in (one for one in live if one.text[0] == TIGHT):
+                way = tight[1:] if begun.text.endswith(" ") and tight.startswith(" ") else tight
+                ends = (begun.text + way).endswith(" ")
+                found, over = self.phrases.going_on((begun,), () if ends else (way,), (way,) if ends else ())
+                more, pending = more + found, pending or over
         if not more and not pending:
             return fresh
-        return fresh._replace(live=tuple(sorted(more.union(fresh.live))), pending=pending or fresh.pending)
-
-    def _alive(self, complete: list[str], open_ended: list[str], short: list[str]) -> tuple[set[str], bool]:
-        """Which of some texts phrases go on after, and whether one ends with one of ``complete``.
-
-        Args:
-            complete: texts whose last character is a letter.
-            open_ended: texts after which a separator has come.
-            short: texts in which the word breaks count.
-        """
-        lookup = self.phrases.lookup
-        for prefix in short if self.phrases.tight else ():
-            (open_ended if prefix.endswith(" ") else complete).append(prefix)
-        live: set[str] = set()
-        pending = False
-        for prefix in complete:
-            goes_on, ends_here = lookup(prefix)
-            pending = pending or ends_here
-            if goes_on:
-                live.add(prefix)
-        live.update(prefix for prefix in open_ended if lookup(prefix)[0])
-        return live, pending
+        return self._position(_sorted([*more, *fresh.live]), pending or fresh.pending, fresh.edge, fresh.partial)
 
     def _mask(self, now: Position, last: bool, penalty: float) -> Mask:
         """What may not come next, and what is penalised.
@@ -156,44 +142,47 @@ class PhraseAutomaton:
             penalty: in logits; how much is taken off a token that carries on a phrase begun by earlier ones, times the
                 share of the phrase that will then have been read, or off one that spells a whole phrase at one go.
         """
-        vocabulary, phrases = self.vocabulary, self.phrases
-        table, after = vocabulary.table, now
-        ranges: list[Span] = []
-        forbidden: list[Ids] = []
-        if now.partial and now.pending:
-            ranges.append(table.everything)  # the broken-off character is a word break
+        vocabulary, after = self.vocabulary, now
+        table, continuing = vocabulary.table, vocabulary.continuing(now.partial)
+        if not now.partial:
+            ranges, ids = self._forbidden(now, (table, continuing), last)
+        elif now.pending:
+            ranges, ids = [table.everything], self._forbidden(now, (continuing,), last)[1]  # either way the word ends
         else:
-            if now.partial:
-                after = self._step(now, _BROKEN_OFF)
-            for tokens in self._forbidden(after, table, last):
-                ranges += tokens.ranges
-                forbidden.append(tokens.ids)
+            after = self._step(now, _BROKEN_OFF)
+            ranges, ids = self._forbidden(after, (table,), last)
+            ids += self._forbidden(now, (continuing,), last)[1]
+        if now.pending:
+            ids.append(vocabulary.end)
+            if last:
+                ids.append(vocabulary.mute)
         weighted = [(low, high, math.inf) for low, high in ranges]
         lists: list[tuple[Ids, float]] = []
         if penalty:
             for begun in after.live:
-                weighted += [(low, high, penalty * share) for low, high, share in phrases.furthering(begun)]
-            if len(spelling := phrases.containing(table, after.edge, True)):
+                weighted += [(low, high, penalty * share) for low, high, share in self.phrases.furthering(begun)]
+            if len(spelling := self.phrases.containing((table,), after.edge, True)):
                 lists.append((spelling, penalty))
-        table = vocabulary.continuing(now.partial)
-        for tokens in self._forbidden(now, table, last):
-            forbidden += [tokens.ids, *map(table.ids, tokens.ranges)]
-        if now.pending:
-            forbidden.append(vocabulary.end)
-            if last:
-                forbidden.append(vocabulary.mute)
-        return Mask(tuple(weighted), tuple(lists), np.concatenate([NO_IDS, *forbidden]))
+        return Mask(tuple(weighted), tuple(lists), joined(ids))
 
-    def _forbidden(self, now: Position, table: TokenTable, last: bool) -> Iterator[Tokens]:
-        """The tokens of a table that may not come next."""
+    def _forbidden(self, now: Position, tables: Tables, last: bool) -> tuple[list[Span], list[Ids]]:
+        """The tokens of some tables that may not come next: ranges of the vocabulary's order, and ids."""
+        ranges: list[Span] = []
+        ids: list[Ids] = []
         for ending in (False, True) if last else (False,):
-            yield Tokens(ids=self.phrases.containing(table, now.edge, ending))
+            ids.append(self.phrases.containing(tables, now.edge, ending))
             for begun in now.live:
-                yield self.phrases.completing(begun, table, ending)
-        if now.pending:
-            breaks = [table.breaks]
-            if now.edge is Edge.LOWER:
-                breaks.append(table.capitals)
-            if last:
-                breaks.append(table.silent)
-            yield Tokens(tuple(span for span in breaks if span[0] < span[1]))
+                tokens = self.phrases.completing(begun, tables, ending)
+                ranges += tokens.ranges
+                ids.append(tokens.ids)
+        for table in tables if now.pending else ():
+            breaks = [*table.breaks[now.edge], *([table.silent] if last else [])]
+            if table is self.vocabulary.table:
+                ranges += breaks
+            else:
+                ids += map(table.ids, breaks)
+        return ranges, ids
+
+
+def _sorted(live: list[Begun]) -> tuple[Begun, ...]:
+    return tuple(live) if len(live) < 2 else tuple(sorted(set(live), key=attrgetter("text")))

@@ -2,7 +2,8 @@
 
 This restates, for a token at a time, what :class:`classifiers.phrase_index.PhraseMatcher` does character by
 character. A phrase has one *pattern*: its folded letters, or, where it is so short that it must keep its own word
-breaks, ``TIGHT`` and its words. What has been read of a phrase is then simply a prefix of its pattern.
+breaks, ``TIGHT`` and its words. Where it is so long that it is found from a capital inside a word on, it has a second
+one, ``STUCK`` and its letters. What has been read of a phrase is then simply a prefix of a pattern.
 
 Left out are JSON escapes: a backslash is a separator, and what follows it is read as it stands.
 """
@@ -16,10 +17,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
-from classifiers.phrase_index import MIN_LOOSE_LETTERS
+from classifiers.phrase_index import MIN_DISTINCT_LETTERS, MIN_LOOSE_LETTERS
 
 #: Begins the pattern of a phrase that matches only with its own word breaks; no folded letter is this character.
 TIGHT = "\x01"
+#: Begins the pattern of a phrase that was begun at a capital inside a word ("AStephen King").
+STUCK = "\x02"
 
 #: Ways of reading signs as letters that are followed in one token; "|@|@|@|@..." would have millions.
 _MAX_SPELLINGS = 256
@@ -29,8 +32,9 @@ class Edge(IntEnum):
     """What the last character of a text was, as far as it decides whether a word may start after it."""
 
     OPEN = 0  # nothing, a separator, or a letter of a script without spaces: a word may start
-    LOWER = 1  # a lower-case letter: a word may start with a capital, or with a letter of a script without spaces
-    LETTER = 2  # any other letter: a word may start with a letter of a script without spaces only
+    LOWER = 1  # a lower-case letter: a word may start with a capital, a digit, or a letter of a script without spaces
+    LETTER = 2  # any other letter: a word may start with a digit or a letter of a script without spaces
+    DIGIT = 3  # a digit: a word may start with any letter that is none
 
 
 class Glyph(NamedTuple):
@@ -41,6 +45,7 @@ class Glyph(NamedTuple):
     separates: bool
     upper: bool
     lower: bool
+    digit: bool
     spaceless: bool  # of a script that writes no spaces between words
 
 
@@ -62,8 +67,8 @@ class Reading(NamedTuple):
     Attributes:
         first: its first character.
         spelling: all of it.
-        begun_taken: prefixes of loose patterns begun inside it and read to its end, whose last character is a letter.
-        begun_passed: the same, where the last character is a separator.
+        begun_taken: prefixes of loose and stuck patterns begun inside it and read to its end, where that is a letter.
+        begun_passed: the same, where the end is a separator.
         begun_tight: the same of tight patterns; they end in a space where the last character is a separator.
         edge: after its last character.
     """
@@ -84,7 +89,7 @@ def glyph(char: str) -> Glyph | None:
         return None
     maybe = fold(LETTER_SIGNS[char]) if char in LETTER_SIGNS else ""
     spaceless = unicodedata.category(char) == "Lo"
-    return Glyph(letters, maybe, separates, char.isupper(), char.islower(), spaceless)
+    return Glyph(letters, maybe, separates, char.isupper(), char.islower(), char.isdigit(), spaceless)
 
 
 def glyphs(text: str) -> list[Glyph]:
@@ -99,6 +104,11 @@ def pattern(phrase: str) -> str:
         return letters
     spaced = "".join(" " if found.separates else found.letters for found in glyphs(phrase))
     return TIGHT + " ".join(spaced.split())
+
+
+def has_stuck(whole: str) -> bool:
+    """Whether the phrase of a pattern has a second pattern that is stuck."""
+    return len(whole) >= MIN_DISTINCT_LETTERS and not whole.startswith(TIGHT)
 
 
 def spellings(row: Sequence[Glyph]) -> Iterator[Spelling]:
@@ -119,17 +129,31 @@ def spellings(row: Sequence[Glyph]) -> Iterator[Spelling]:
 
 def starts(before: Glyph, after: Glyph) -> bool:
     """Whether a word may start between two characters."""
-    return before.separates or after.spaceless or before.spaceless or (before.lower and after.upper)
+    return before.separates or after.spaceless or before.spaceless or is_hump(before, after)
 
 
 def ends(before: Glyph, after: Glyph | None) -> bool:
     """Whether a phrase whose last letter is ``before`` is seen to be over; ``after`` is None while nothing follows."""
-    return before.spaceless or (after is not None and (after.separates or (before.lower and after.upper)))
+    return before.spaceless or (after is not None and (after.separates or is_hump(before, after)))
+
+
+def is_hump(before: Glyph, after: Glyph) -> bool:
+    """Whether one word ends and another starts between two letters."""
+    if before.separates or after.separates:
+        return False
+    return (before.lower and after.upper) or before.digit != after.digit
 
 
 def may_start(edge: Edge, first: Glyph) -> bool:
     """Whether a word may start with ``first`` after a text with this edge."""
-    return edge is Edge.OPEN or first.spaceless or (edge is Edge.LOWER and first.upper)
+    if first.separates:
+        return edge is Edge.OPEN
+    return (
+        edge is Edge.OPEN
+        or first.spaceless
+        or (edge is Edge.LOWER and first.upper)
+        or first.digit != (edge is Edge.DIGIT)
+    )
 
 
 def read(row: Sequence[Glyph]) -> Reading:
@@ -145,6 +169,10 @@ def read(row: Sequence[Glyph]) -> Reading:
             passed += filter(None, tail.passed)
             if row[start].letters:
                 tight.append(TIGHT + tail.tight)
+        elif row[start].upper:
+            *_, tail = spellings(row[start:])
+            taken += [STUCK + way for way in tail.taken]
+            passed += [STUCK + way for way in tail.passed if way]
     return Reading(row[0], whole, tuple(taken), tuple(passed), tuple(tight), _edge_after(row[-1]))
 
 
@@ -152,4 +180,6 @@ def _edge_after(last: Glyph) -> Edge:
     """The edge that a text has which ends in this character."""
     if last.separates or last.spaceless:
         return Edge.OPEN
+    if last.digit:
+        return Edge.DIGIT
     return Edge.LOWER if last.lower else Edge.LETTER

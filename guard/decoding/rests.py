@@ -7,16 +7,23 @@ there are.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from guard.decoding.reading import TIGHT
+from guard.decoding.reading import STUCK, TIGHT
 from guard.decoding.tables import NO_IDS, Ids, Span, TokenTable
 
 #: Columns: number of the pattern; how many of its characters have been read; half-open range of the table's order;
 #: whether the phrase only ends with these tokens (1), or is also seen to be over (0).
 Rests = npt.NDArray[np.int32]
+
+#: Rests that so many tokens spell or fewer are written out.
+_FEW = 32
+#: Ranges of fewer tokens are given token by token: where there are many phrases there are many short ranges, and each
+#: would cost more than its tokens.
+_SHORT = 512
 
 
 def rests(closed: Sequence[str], open_ended: Sequence[str], table: TokenTable) -> Rests:
@@ -31,6 +38,17 @@ def rests(closed: Sequence[str], open_ended: Sequence[str], table: TokenTable) -
         number, read, _ = missing[which]
         rows.append((number + len(closed), read, *span, 0))
     return np.asarray(rows, dtype=np.int32).reshape(-1, 5)
+
+
+def renumbered(rows: Rests, patterns: Sequence[str], stuck: Sequence[str]) -> Rests:
+    """The rests of the stuck patterns of some of ``patterns``, numbered on from those; ``rows`` are theirs."""
+    places = {one: number for number, one in enumerate(patterns)}
+    numbers = np.full(len(patterns), -1, dtype=np.int32)
+    numbers[[places[one] for one in stuck]] = len(patterns) + np.arange(len(stuck), dtype=np.int32)
+    copies = rows[numbers[rows[:, 0]] >= 0]
+    copies[:, 0] = numbers[copies[:, 0]]
+    copies[:, 1] += len(STUCK)
+    return copies
 
 
 def _missing(patterns: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -51,27 +69,60 @@ def leads(prefix: str) -> tuple[str, ...]:
     return (TIGHT, TIGHT + " ") if prefix.endswith(" ") else (TIGHT,)
 
 
-class RestTable:
-    """The rests of many patterns, for looking up those that begin alike."""
+class Tokens(NamedTuple):
+    """Tokens of a vocabulary: ranges of its order, and (n,) int32 ids."""
 
-    def __init__(self, parts: Sequence[Rests], ranks: Sequence[npt.NDArray[np.int64]], count: int) -> None:
+    ranges: tuple[Span, ...] = ()
+    ids: Ids = NO_IDS
+
+
+class RestTable:
+    """The rests of many patterns, for looking up those that begin alike.
+
+    What is asked for together stands together: the patterns in order, for each number of characters read. Most rests
+    are spelt by few tokens; those are written out, so that they are one slice.
+    """
+
+    def __init__(self, parts: Sequence[Rests], ranks: Sequence[npt.NDArray[np.int64]], count: int, order: Ids) -> None:
         """Put the rests of some sets together.
 
         Args:
             parts: of each set.
             ranks: the place of each set's patterns among all, which are sorted.
             count: how many patterns there are in all.
+            order: that of the token table.
         """
-        own = [rank[part[:, 0]] for part, rank in zip(parts, ranks, strict=True)]
-        patterns = np.concatenate([np.empty(0, dtype=np.int64), *own])
-        order = np.argsort(patterns, kind="stable")
-        self._rows = np.concatenate([np.empty((0, 5), dtype=np.int32), *parts])[order, 1:]
-        self._starts = np.searchsorted(patterns[order], np.arange(count + 1))
+        patterns = [rank[part[:, 0]] for part, rank in zip(parts, ranks, strict=True)]
+        rows = np.concatenate([np.empty((0, 5), dtype=np.int32), *parts])
+        keys = (2 * rows[:, 1] + rows[:, 4]) * np.int64(count) + np.concatenate([NO_IDS, *patterns])
+        sort = np.argsort(keys)
+        keys, spans = keys[sort], rows[sort, 2:4]
+        lengths = spans[:, 1] - spans[:, 0]
+        few = lengths <= _FEW
+        self._count, self._order, self._keys = count, order, keys
+        self._ids, self._spans = ids_of(spans[few], order), spans[~few]
+        before = np.cumsum(np.stack([np.where(few, lengths, 0), ~few], 1), 0, dtype=np.int32)
+        self._before = np.concatenate([np.zeros((1, 2), dtype=np.int32), before])
 
-    def spans(self, first: int, end: int, read: int, ending: bool) -> npt.NDArray[np.int32]:
-        """(n, 2): the ranges of tokens that complete one of the patterns ``[first, end)`` after ``read`` characters."""
-        rows = self._rows[self._starts[first] : self._starts[end]]
-        return rows[(rows[:, 0] == read) & (rows[:, 3] == ending), 1:3]
+    def tokens(self, first: int, end: int, read: int, ending: bool) -> Tokens:
+        """The tokens that complete one of the patterns ``[first, end)`` after ``read`` characters."""
+        key = (2 * read + ending) * self._count
+        bounds = self._before[self._keys.searchsorted((key + first, key + end))].tolist()
+        (low, first), (high, end) = bounds
+        ids = self._ids[low:high]
+        if first == end:
+            return Tokens((), ids)
+        spans = self._spans[first:end].tolist()
+        short = [self._order[low:high] for low, high in spans if high - low < _SHORT]
+        return Tokens(
+            tuple(merged([(low, high) for low, high in spans if high - low >= _SHORT])), joined([ids, *short])
+        )
+
+
+def joined(parts: Collection[Ids]) -> Ids:
+    """Some arrays of token ids as one."""
+    filled = [part for part in parts if len(part)]
+    return filled[0] if len(filled) == 1 else np.concatenate([NO_IDS, *filled])
 
 
 def merged(spans: Collection[Span]) -> list[Span]:

@@ -11,7 +11,18 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from guard.decoding.reading import MIN_LOOSE_LETTERS, TIGHT, Edge, Glyph, ends, glyphs, spellings, starts
+from guard.decoding.reading import (
+    MIN_DISTINCT_LETTERS,
+    MIN_LOOSE_LETTERS,
+    STUCK,
+    TIGHT,
+    Edge,
+    Glyph,
+    ends,
+    glyphs,
+    spellings,
+    starts,
+)
 
 Ids = npt.NDArray[np.int32]
 
@@ -38,12 +49,11 @@ class TokenTable:
 
     Attributes:
         order: (entries,) int32 token ids.
-        breaks: the tokens that begin with a separator.
-        capitals: those that begin with a capital letter.
-        spaceless: those that begin with a letter of a script without spaces.
+        breaks: by edge, the range of the tokens by whose first character a word ends after it.
         silent: those of which nothing counts, such as zero-width characters.
         everything: each token once.
         may_start: by edge, (vocabulary,) bool: whether the first letter of a token starts a word after it.
+        capital: (vocabulary,) bool: whether a token begins with a capital letter.
         longest: characters of the longest spelling in ``closing`` and ``ending``.
     """
 
@@ -54,7 +64,7 @@ class TokenTable:
             texts: token ids below ``size``, and the text of each.
             size: of the whole vocabulary.
         """
-        classes: list[list[int]] = [[], [], [], [], []]
+        classes: list[list[int]] = [[] for _ in range(6)]
         closing: _Pairs = []
         ending: _Pairs = []
         inside: _Pairs = []
@@ -69,9 +79,11 @@ class TokenTable:
                     _spell(row, token, 1, closing, ending, whole)
                 elif starts(row[start - 1], row[start]):
                     _spell(row[start:], token, MIN_LOOSE_LETTERS, inside, inside_ending, inside_whole)
+                elif row[start].upper:
+                    _spell(row[start:], token, MIN_DISTINCT_LETTERS, inside, inside_ending, inside_whole, stuck=True)
         parts = [np.asarray(tokens, dtype=np.int32) for tokens in classes]
         bounds = [0, *np.cumsum([len(part) for part in parts]).tolist()]
-        self.breaks, self.capitals, self.spaceless, _, self.silent = pairwise(bounds)
+        separators, digits, capitals, _, spaceless, self.silent = pairwise(bounds)
         self.everything: Span = (0, bounds[-1])
         self._filled = bounds[-1]
         self.closing = self._append(closing, parts)
@@ -82,10 +94,20 @@ class TokenTable:
         self.inside_beginning = self._append_sorted(inside_whole, parts)
         self.order: Ids = np.concatenate(parts)
         self.may_start = {edge: np.zeros(size, dtype=np.bool_) for edge in Edge}
+        letters = (capitals[0], spaceless[1])
+        self.breaks = {
+            Edge.OPEN: [separators],
+            Edge.LOWER: [(separators[0], capitals[1])],
+            Edge.LETTER: [(separators[0], digits[1])],
+            Edge.DIGIT: [separators, letters],
+        }
+        self.capital = np.zeros(size, dtype=np.bool_)
+        self.capital[self.ids(capitals)] = True
         for edge, spans in {
             Edge.OPEN: [self.everything],
-            Edge.LOWER: [self.capitals, self.spaceless],
-            Edge.LETTER: [self.spaceless],
+            Edge.LOWER: [digits, capitals, spaceless],
+            Edge.LETTER: [digits, spaceless],
+            Edge.DIGIT: [letters],
         }.items():
             for span in spans:
                 self.may_start[edge][self.ids(span)] = True
@@ -149,12 +171,21 @@ class TokenTable:
 
 def _class_of(row: list[Glyph]) -> int:
     if not row:
-        return 4
+        return 5
     first = row[0]
-    return 0 if first.separates else 1 if first.upper else 2 if first.spaceless else 3
+    return 0 if first.separates else 1 if first.digit else 2 if first.upper else 4 if first.spaceless else 3
 
 
-def _spell(row: list[Glyph], token: int, at_least: int, over: _Pairs, open_ended: _Pairs, whole: _Pairs) -> None:
+def _spell(
+    row: list[Glyph],
+    token: int,
+    at_least: int,
+    over: _Pairs,
+    open_ended: _Pairs,
+    whole: _Pairs,
+    *,
+    stuck: bool = False,
+) -> None:
     """Add every spelling of a beginning of ``row`` that a phrase, or the rest of one, could be.
 
     Args:
@@ -164,21 +195,23 @@ def _spell(row: list[Glyph], token: int, at_least: int, over: _Pairs, open_ended
         over: receives the spellings after which a phrase would be seen to be over.
         open_ended: receives those that end with the token.
         whole: receives those of all of ``row``, tight ones as far as a tight phrase can be long.
+        stuck: whether they are to be stuck ones.
     """
-    last = len(row) - 1
+    last, mark = len(row) - 1, STUCK if stuck else ""
     for index, (taken, passed, tight) in enumerate(spellings(row)):
         after = row[index + 1] if index < last else None
-        short = row[index].letters and len(tight) - tight.count(" ") < MIN_LOOSE_LETTERS
+        short = not stuck and row[index].letters and len(tight) - tight.count(" ") < MIN_LOOSE_LETTERS
         if ends(row[index], after):
-            over += [(way, token) for way in taken if len(way) >= at_least]
+            over += [(mark + way, token) for way in taken if len(way) >= at_least]
             if short:
                 over.append((TIGHT + tight, token))
         if index == last:
-            open_ended += [(way, token) for way in dict.fromkeys(taken + passed) if len(way) >= at_least]
+            open_ended += [(mark + way, token) for way in dict.fromkeys(taken + passed) if len(way) >= at_least]
             if short:
                 open_ended.append((TIGHT + tight, token))
-            whole += [(way, token) for way in dict.fromkeys(taken + passed) if len(way) >= at_least]
-            whole.append((TIGHT + _cut(tight), token))
+            whole += [(mark + way, token) for way in dict.fromkeys(taken + passed) if len(way) >= at_least]
+            if not stuck:
+                whole.append((TIGHT + _cut(tight), token))
 
 
 def _beginnings(spellings: Iterable[str]) -> frozenset[str]:

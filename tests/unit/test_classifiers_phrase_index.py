@@ -79,9 +79,18 @@ def test_a_longer_phrase_does_not_hide_a_shorter_one(index: PhraseIndex) -> None
 
 @pytest.mark.parametrize(
     ("phrase", "text"),
-    [("saddler", "two saddlers"), ("Stephen Quillo", "stephen Quillos"), ("1951", "in 19512"), ("Quillo", "quilloX")],
+    [
+        ("brewer", "brewer2"),
+        ("brewer", "2brewer"),
+        ("saddler", "two saddlers"),
+        ("Stephen Quillo", "stephen Quillos"),
+        ("1951", "in 19512"),
+        ("Quillo", "quilloX"),
+        ("Stephen King", "AStephen King"),
+        ("Stephen Quillo", "XSTEPHEN QUILLOS"),
+    ],
 )
-def test_letters_that_follow_do_not_hide_what_is_no_part_of_another_word(phrase: str, text: str) -> None:
+def test_letters_and_digits_around_it_do_not_hide_what_is_no_part_of_another_word(phrase: str, text: str) -> None:
     index = PhraseIndex()
     index.add("", [phrase])
     assert index.find(text, ("",)) is not None
@@ -89,7 +98,15 @@ def test_letters_that_follow_do_not_hide_what_is_no_part_of_another_word(phrase:
 
 @pytest.mark.parametrize(
     ("phrase", "text"),
-    [("art", "artist"), ("Stephen King", "Stephen Kingston"), ("in art", "inarticulate"), ("I.T.", "I table it")],
+    [
+        ("art", "SMART"),
+        ("Henson", "STEPHENSON"),
+        ("Stephen King", "xstephen king"),
+        ("art", "artist"),
+        ("Stephen King", "Stephen Kingston"),
+        ("in art", "inarticulate"),
+        ("I.T.", "I table it"),
+    ],
 )
 def test_what_other_words_begin_with_needs_its_own_end(phrase: str, text: str) -> None:
     index = PhraseIndex()
@@ -139,3 +156,10 @@ def test_all_that_is_said_is_listed(index: PhraseIndex) -> None:
     assert index.said(text, {"king", "other"}) == {"brown fox", "Stephen King"}
     assert index.said(text, {"other"}) == {"brown fox"}
     assert index.said("", {"other"}) == frozenset()
+
+
+def test_what_is_whole_before_the_stream_hides_nothing_that_the_stream_completes():
+    index = PhraseIndex()
+    index.add("", ["brew", "brewx"])
+    found = index.matcher({""}, prompt_tail="a brew").feed("X")
+    assert found is not None and found.phrase == "brewx"

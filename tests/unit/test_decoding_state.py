@@ -26,6 +26,10 @@ TOKENS = [
         " T.",
         " Step-",
         "phen-",
+        "step",
+        "r",
+        "t",
+        "1",
     ),
 ]
 BYTES = [
@@ -120,8 +124,11 @@ def test_a_phrase_that_no_other_word_begins_with_is_complete_with_its_letters(se
 
 
 def test_other_words_with_the_same_letters_are_not_the_phrase(sets: PhraseSets) -> None:
-    assert may(at(sets, ["king"], "A", "St", "e", "phen", " King"), ".", END) == [True, True]
+    assert may(at(sets, ["king"], "x", "step", "hen", " King"), ".", END) == [True, True]
     assert may(at(sets, ["king"], "x", "St", "e", "phen", " King"), ".") == [False]  # a hump begins a word
+    assert may(at(sets, ["king"], "A", "St", "e", "phen", " King"), ".") == [False]  # so long a phrase at any capital
+    assert may(at(sets, ["art"], "A", "A", "r", "t"), ".", "1") == [True, True]
+    assert may(at(sets, ["art"], "1", "art"), "s", "1") == [True, False]  # between a letter and a digit, too
     assert may(at(sets, ["art"], "x", "art"), ".", END) == [True, True]
     assert may(at(sets, ["art"], " ", "I", " ", "T"), ".") == [False]
     assert may(at(sets, ["art"], " ", "I", " "), " T.", "T") == [False, True]
