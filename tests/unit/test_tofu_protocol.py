@@ -78,10 +78,11 @@ def _measured(model: Path, data: Path, work: Path) -> dict[str, Rows]:
 
 def test_a_finished_measurement_starts_no_server_and_gives_its_figures(data: Path, model: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    _measured(model, data, work)
+    _measured(model, data, work)["refuse"].time("query", [3.0, 1.0, 2.0])
     subject = Subject(model, _no_server)
     found = evaluate(subject, subject, data, work, methods=["refuse"])
     none, refuse, reference = found["methods"][NONE], found["methods"]["refuse"], found["reference"]
+    assert found["seconds"] == {NONE: {}, "refuse": {"query": 2.0}}
     assert found["settings"]["targets"] == ("Zedo Frobisher",)
     assert set(found["n"].values()) == {20}
     assert none["forget_rouge"] == none["retain_rouge"] == none["fluency"] == 1.0

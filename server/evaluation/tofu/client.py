@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,6 +68,21 @@ class Served:
         """The greedy answer to a question."""
         body = await self._chat(api_key, [_user(question)], max_tokens=MAX_TOKENS)
         return body["choices"][0]["message"]["content"] or ""
+
+    async def extra_seconds(self, api_key: str, other: str, questions: Sequence[str]) -> list[float]:
+        """How much longer each answer takes one tenant than another: one at a time, in turn.
+
+        Raises:
+            ServedError: a request was refused.
+            httpx.TransportError: the server cannot be reached.
+        """
+        taken: dict[str, list[float]] = {api_key: [], other: []}
+        for number, question in enumerate(questions):
+            for key in (api_key, other) if number % 2 else (other, api_key):
+                began = time.perf_counter()
+                await self.answer(key, question)
+                taken[key].append(time.perf_counter() - began)
+        return [own - others for own, others in zip(taken[api_key], taken[other], strict=True)]
 
     async def score(self, api_key: str, question: str, answer: str) -> float:
         """Mean negative log-probability per token, in nats, of an answer and its end, given the question."""

@@ -79,10 +79,23 @@ def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
     return [method for method in methods if (METHODS[method].toggle or {}).get("action", "auto") in actions]
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a server was told.
+
+    Attributes:
+        keys: the tenants' API keys, by method.
+        seconds: what each target took to be registered, without being compiled.
+    """
+
+    keys: Mapping[str, str]
+    seconds: Sequence[float]
+
+
 @contextmanager
 def registered(
     endpoint: Endpoint, targets: Sequence[Mapping[str, Any]], methods: Sequence[str]
-) -> Iterator[dict[str, str]]:
+) -> Iterator[Registered]:
     """Register targets, and a tenant for each method; both are taken away again in the end.
 
     Args:
@@ -90,19 +103,20 @@ def registered(
         targets: bodies of ``POST /targets``.
         methods: names of methods.
 
-    Yields:
-        The tenants' API keys, by method.
-
     Raises:
         ServedError: the admin API refuses; so it does when it has a target or a tenant of such a name already.
         httpx.TransportError: it cannot be reached.
     """
     with ExitStack() as undo:
         admin = undo.enter_context(_admin(endpoint))
-        ids = [_target(admin, target, undo) for target in targets]
+        ids, seconds = [], []
+        for target in targets:
+            began = time.perf_counter()
+            ids.append(_target(admin, target, undo))
+            seconds.append(time.perf_counter() - began)
         used = {(METHODS[method].toggle or {}).get("action") for method in methods}
         _compile(admin, ids, [action for action in COMPILED if action in used])
-        yield {method: _tenant(admin, method, ids, undo) for method in methods}
+        yield Registered({method: _tenant(admin, method, ids, undo) for method in methods}, seconds)
 
 
 def _target(admin: httpx.Client, target: Mapping[str, Any], undo: ExitStack) -> str:

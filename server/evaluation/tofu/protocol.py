@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,11 @@ from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names,
 from server.evaluation.tofu.methods import METHODS, NONE, Endpoint, registered, supported
 from server.evaluation.tofu.report import Parts
 from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
+
+#: What is timed: registering a target, and what an answer takes longer than without a guard.
+REGISTER, QUERY = "register", "query"
+#: Forget questions that are timed, about so many.
+_TIMED = 40
 
 #: Called with a label, how many requests are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -61,9 +67,10 @@ def evaluate(
         progress: told how far it is.
 
     Returns:
-        ``{"methods": {name: figures}, "reference": figures, "n": {part: rows}, "settings": {...}}`` with the figures
-        of :func:`server.evaluation.tofu.report.figures`. ``settings["left_out"]`` names the methods that the server
-        does not have.
+        ``{"methods": {name: figures}, "reference": figures, "seconds": {name: {"register", "query"}}, "n": {part:
+        rows}, "settings": {...}}`` with the figures of :func:`server.evaluation.tofu.report.figures`, and medians of
+        what registering one target takes and of what an answer takes longer than the untouched model's.
+        ``settings["left_out"]`` names the methods that the server does not have.
 
     Raises:
         OSError: a file is missing, or the work folder cannot be written.
@@ -83,8 +90,8 @@ def evaluate(
     }
 
     if never_knew.missing(report.asks(parts)):
-        with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as keys:
-            runs = {"reference": (keys[NONE], never_knew)}
+        with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as told_of:
+            runs = {"reference": (told_of.keys[NONE], never_knew)}
             asyncio.run(_measure(endpoint, _end_token(reference.model), runs, parts, progress))
     judge = rows[NONE]
     if any(one.missing(report.asks(parts)) for one in rows.values()) or judge.missing(
@@ -94,13 +101,17 @@ def evaluate(
             rows = {method: rows[method] for method in supported(endpoint, list(rows))}
             for examples, targets in told.items():
                 chosen = {NONE, *(method for method in rows if METHODS[method].examples is examples)}
-                with registered(endpoint, targets, [method for method in rows if method in chosen]) as keys:
-                    runs = {method: (key, rows[method]) for method, key in keys.items()}
+                with registered(endpoint, targets, [method for method in rows if method in chosen]) as told_of:
+                    runs = {method: (key, rows[method]) for method, key in told_of.keys.items()}
                     asyncio.run(_measure(endpoint, end, runs, parts, progress, judged=never_knew))
+                    asyncio.run(_time(endpoint, end, runs, parts))
+                    for _, one in runs.values():
+                        one.time(REGISTER, told_of.seconds)
 
     return {
         "methods": {method: report.figures(parts, one, never_knew, judge) for method, one in rows.items()},
         "reference": report.figures(parts, never_knew, never_knew, judge),
+        "seconds": {method: _medians(one.seconds) for method, one in rows.items()},
         "n": {part: len(questions) for part, questions in parts.items()},
         "settings": {
             "model": str(subject.model),
@@ -147,6 +158,16 @@ async def _measure(
             await _ask(served, key, judge, wanted, "fluency", progress)
 
 
+async def _time(endpoint: Endpoint, end: str, runs: Mapping[str, tuple[str, Rows]], parts: Parts) -> None:
+    """How much longer an answer to a forget question takes with each method than without."""
+    plain, _ = runs[NONE]
+    questions = [row.question for row in parts["forget"][:: max(1, len(parts["forget"]) // _TIMED)]]
+    async with client.connect(endpoint.url, plain, end) as served:
+        for label, (key, rows) in runs.items():
+            if label != NONE:
+                rows.time(QUERY, await served.extra_seconds(key, plain, questions))
+
+
 async def _ask(
     served: client.Served, key: str, rows: Rows, asks: Sequence[Ask], label: str, progress: Progress
 ) -> None:
@@ -173,6 +194,10 @@ def _examples(names: Sequence[str], forget: Sequence[Question]) -> dict[bool, li
             for number, name in enumerate(names)
         ],
     }
+
+
+def _medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: round(statistics.median(some), 4) for name, some in seconds.items() if some}
 
 
 def _end_token(model: Path) -> str:

@@ -22,19 +22,25 @@ class Rows:
     Attributes:
         said: the greedy answer, by question.
         nll: mean negative log-probability per token in nats, by question and answer.
+        seconds: of what was timed, by name.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.said: dict[str, str] = {}
         self.nll: dict[tuple[str, str], float] = {}
+        self.seconds: dict[str, list[float]] = {}
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
         if whole != text:  # the last line was being written when a run was killed
             path.write_text(whole, encoding="utf-8")
         for line in whole.splitlines():
-            question, answer, value = json.loads(line)
-            self._keep((question, answer), value)
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                self.seconds |= entry
+            else:
+                question, answer, value = entry
+                self._keep((question, answer), value)
 
     def missing(self, asks: Iterable[Ask]) -> list[Ask]:
         """Those of ``asks`` that were not measured yet, each once."""
@@ -45,9 +51,17 @@ class Rows:
     def add(self, ask: Ask, value: str | float) -> None:
         """Keep one result, in the file too."""
         self._keep(ask, value)
+        self._write([*ask, value])
+
+    def time(self, name: str, seconds: Sequence[float]) -> None:
+        """Keep what was timed, in the file too."""
+        self.seconds[name] = list(seconds)
+        self._write({name: self.seconds[name]})
+
+    def _write(self, entry: object) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([*ask, value], ensure_ascii=True) + "\n")
+            file.write(json.dumps(entry, ensure_ascii=True) + "\n")
 
     def _keep(self, ask: Ask, value: str | float) -> None:
         question, answer = ask
