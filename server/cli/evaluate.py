@@ -184,8 +184,8 @@ def _count(figures: dict[str, Any], group: str) -> str:
     return str(figures["n"].get(group, ""))
 
 
-#: What CURaTE (arXiv 2604.14644) reports of GUARD (arXiv 2505.13312), in seconds. Their model and machine, not ours; of how
-#: well GUARD forgets on TOFU models of this size nothing is published.
+#: What CURaTE (arXiv 2604.14644) reports of GUARD (arXiv 2505.13312), in seconds. Their model and machine, not ours;
+#: of how well GUARD forgets on TOFU models of this size nothing is published.
 _GUARD_REGISTER_S, _GUARD_QUERY_S = 2.8, 25.5
 
 
