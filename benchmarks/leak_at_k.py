@@ -88,12 +88,19 @@ async def _measure(engine: Any, guarded: Any, recipe: Recipe, entities: list[Ent
         re.compile(rf"\b({'|'.join(map(re.escape, strings))})\b"),
         re.compile("|".join(map(re.escape, strings))),
     )
+    in_words = re.compile(rf"\w*(?:{'|'.join(map(re.escape, strings))})\w*")
 
     def leaks(text: str) -> bool:
         return whole.search(text.casefold()) is not None
 
     def longer_words(text: str) -> list[str]:
         return [] if leaks(text) else inside.findall(text.casefold())
+
+    def around(text: str, found: re.Match[str]) -> str:
+        return text[max(0, found.start() - 12) : found.end() + 12]
+
+    def words_around(text: str) -> list[str]:
+        return [] if leaks(text) else [found.group() for found in in_words.finditer(text.casefold())]
 
     outcome: dict[str, Any] = {}
     settings: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}}
@@ -104,6 +111,9 @@ async def _measure(engine: Any, guarded: Any, recipe: Recipe, entities: list[Ent
         outcome[name] = _count(asked, told, leaks) | {"seconds": round(time.monotonic() - began, 1)}
         within = Counter(word for outputs in told for output in outputs for word in longer_words(output.text))
         outcome[name]["inside_longer_words"] = dict(within.most_common())
+        texts = [output.text for outputs in told for output in outputs]
+        outcome[name]["leaked"] = [around(text, found) for text in texts if (found := whole.search(text.casefold()))]
+        outcome[name]["longer_words"] = dict(Counter(w for text in texts for w in words_around(text)).most_common(40))
         print(
             f"{name}: {outcome[name]['leaks']} leaks in {outcome[name]['outputs']} outputs; in longer words: {within}"
         )

@@ -5,6 +5,7 @@ Unicode form, look-alikes, digits for letters, hyphens, spaces, zero-width chara
 it (see :mod:`classifiers.folding`). A word starts and ends at a separator, between a small letter and a capital, and
 between a letter and a digit; phrases of :data:`MIN_DISTINCT_LETTERS` and more start at every capital ("AStephen King").
 "rapist" is not found in "therapist", nor, since it would be another word, "art" in "article" (:func:`is_open_ended`).
+A stream begins at the start of a word, whatever it continues: it may be shown alone.
 
 One :class:`PhraseIndex` serves all targets and tenants; a :class:`PhraseMatcher` reads one stream on behalf of one
 tenant and sees only the phrases of that tenant's targets. Adding a phrase costs its own length, however many there
@@ -30,6 +31,9 @@ MIN_LOOSE_LETTERS = 5
 
 #: So many letters in a row are no part of another word, and several words of so many are nobody else's name.
 MIN_DISTINCT_LETTERS = 8
+#: Letters of a word whose plural is found too, and ends of words whose plural is that in "es".
+_MIN_PLURAL_LETTERS = 4
+_SIBILANTS = ("s", "x", "z", "ch", "sh")
 #: Digits of a number that is as good as a name, such as a year.
 _MIN_DIGITS = 4
 
@@ -48,6 +52,18 @@ def is_open_ended(phrase: str) -> bool:
     return not begins_longer_words(words[-1])
 
 
+@lru_cache(maxsize=65536)
+def forms(phrase: str) -> tuple[str, ...]:
+    """A phrase and its plural, if that would not be found anyway: who may not say "brewer" says "brewers".
+
+    The plural is that of most English nouns. Short words have none: "it" would forbid "its".
+    """
+    last = phrase.split()[-1:]
+    if not last or is_open_ended(phrase) or len(last[0]) < _MIN_PLURAL_LETTERS or not last[0].isalpha():
+        return (phrase,)
+    return phrase, phrase + ("es" if last[0].lower().endswith(_SIBILANTS) else "s")
+
+
 class Match(NamedTuple):
     """A phrase found at ``text[start:end]``; ``start`` is negative when it began in the primed text."""
 
@@ -61,12 +77,13 @@ class Match(NamedTuple):
 class _Node:
     """A node of a radix tree over folded letters.
 
-    ``owners`` are the targets with a phrase at or below this node; ``ends`` maps those whose phrase ends here to it.
+    ``owners`` are the targets with a phrase at or below this node; ``ends`` maps those with phrases that end here to
+    them, by the form of the phrase that does.
     """
 
     label: str
     owners: set[str] = field(default_factory=set)
-    ends: dict[str, str] = field(default_factory=dict)
+    ends: dict[str, dict[str, str]] = field(default_factory=dict)
     children: dict[str, _Node] = field(default_factory=dict)
 
 
@@ -92,13 +109,15 @@ class PhraseIndex:
                 return
             self._phrases[key] = kept = tuple(dict.fromkeys(phrase for phrase in phrases if squeeze(phrase)))
             for phrase in kept:
-                self._insert(squeeze(phrase), key, phrase)
+                for form in forms(phrase):
+                    self._insert(key, phrase, form)
 
     def discard(self, key: str) -> None:
         """Forget a key and its phrases; unknown keys are ignored."""
         with self._lock:
             for phrase in self._phrases.pop(key, ()):
-                self._remove(squeeze(phrase), key)
+                for form in forms(phrase):
+                    self._remove(squeeze(form), key)
 
     def phrases(self, key: str) -> tuple[str, ...]:
         """The phrases of a key; none of an unknown one."""
@@ -129,13 +148,13 @@ class PhraseIndex:
                 return frozenset(found)
             found.add(match.phrase)
 
-    def _insert(self, letters: str, key: str, phrase: str) -> None:
-        node, rest = self._root, letters
+    def _insert(self, key: str, phrase: str, form: str) -> None:
+        node, rest = self._root, squeeze(form)
         node.owners.add(key)
         while rest:
             child = node.children.get(rest[0])
             if child is None:
-                node.children[rest[0]] = _Node(rest, {key}, {key: phrase})
+                node.children[rest[0]] = _Node(rest, {key}, {key: {form: phrase}})
                 return
             shared = _common_prefix(child.label, rest)
             if shared < len(child.label):
@@ -144,7 +163,7 @@ class PhraseIndex:
                 node.children[rest[0]] = child
             child.owners.add(key)
             node, rest = child, rest[shared:]
-        node.ends.setdefault(key, phrase)
+        node.ends[key] = {form: phrase} | node.ends.get(key, {})
 
     def _remove(self, letters: str, key: str) -> None:
         path, node, rest = [], self._root, letters
@@ -209,6 +228,7 @@ class PhraseMatcher:
         if prompt_tail:
             self._read(prompt_tail, final=False)
             self._complete = []  # what is whole before the stream begins is none of its
+            self._previous = None
 
     @property
     def safe(self) -> int:
@@ -321,13 +341,13 @@ class PhraseMatcher:
 
     def _note_ends(self, node: _Node, branch: _Branch, end: int, *, within: bool) -> None:
         """Note the phrases that end at ``node``; within a character of several letters only open-ended ones do."""
-        for key, phrase in list(node.ends.items()):
+        ends = ((key, *one) for key, some in list(node.ends.items()) if key in self._keys for one in some.items())
+        for key, form, phrase in ends:
             if (
-                key in self._keys
-                and phrase not in self._ignored
+                phrase not in self._ignored
                 and (not within or is_open_ended(phrase))
-                and (not branch.inside or len(squeeze(phrase)) >= MIN_DISTINCT_LETTERS)
-                and self._keeps_word_breaks(phrase, branch.start, end)
+                and (not branch.inside or len(squeeze(form)) >= MIN_DISTINCT_LETTERS)
+                and self._keeps_word_breaks(form, branch.start, end)
             ):
                 self._complete.append(Match(branch.start, end, key, phrase))
 

@@ -69,7 +69,10 @@ class PhraseAutomaton:
         self.mask = lru_cache(maxsize=8192)(self._mask)
 
     def start(self, prompt_tail: str = "") -> Position:
-        """The position of an output that continues a text; a phrase that is complete there is none of the output's."""
+        """The position of an output that continues a text.
+
+        A phrase that is complete there is none of the output's, and the output begins a word: it may be shown alone.
+        """
         row = glyphs(prompt_tail)
         letters, cut = 0, len(row)
         while cut and letters < self.phrases.longest:  # what begins there or before has the letters of a whole phrase
@@ -78,7 +81,7 @@ class PhraseAutomaton:
         now = self._position((), False, Edge.OPEN, b"")
         for found in row[cut:]:
             now = self._step(now, _single(found))
-        return self._position(now.live, False, now.edge, now.partial)
+        return self._position(now.live, False, Edge.OPEN, now.partial)
 
     def advance(self, now: Position, token: int) -> Position:
         """The position after one more token; a token that is not in the vocabulary has no text."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from threading import Lock
 from weakref import WeakValueDictionary
 
-from classifiers.phrase_index import is_open_ended
+from classifiers.phrase_index import forms, is_open_ended
 from guard.decoding.automaton import PhraseAutomaton
 from guard.decoding.reading import pattern
 from guard.decoding.union import PhraseSet, PhraseUnion
@@ -36,8 +36,9 @@ class PhraseSets:
             if key not in self._sets:
                 patterns: dict[str, bool] = {}
                 for phrase in phrases:
-                    if letters := pattern(phrase):
-                        patterns[letters] = patterns.get(letters, False) or is_open_ended(phrase)
+                    for form in forms(phrase):
+                        if letters := pattern(form):
+                            patterns[letters] = patterns.get(letters, False) or is_open_ended(phrase)
                 self._sets[key] = PhraseSet.join(patterns, self.vocabulary.table)
 
     def discard(self, key: str) -> None:

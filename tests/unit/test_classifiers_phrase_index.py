@@ -80,6 +80,9 @@ def test_a_longer_phrase_does_not_hide_a_shorter_one(index: PhraseIndex) -> None
 @pytest.mark.parametrize(
     ("phrase", "text"),
     [
+        ("brewer", "two brewers"),
+        ("horn", "horns"),
+        ("The Brass", "the brasses"),
         ("brewer", "brewer2"),
         ("brewer", "2brewer"),
         ("saddler", "two saddlers"),
@@ -163,3 +166,18 @@ def test_what_is_whole_before_the_stream_hides_nothing_that_the_stream_completes
     index.add("", ["brew", "brewx"])
     found = index.matcher({""}, prompt_tail="a brew").feed("X")
     assert found is not None and found.phrase == "brewx"
+
+
+def test_phrases_with_the_same_letters_are_all_kept():
+    index = PhraseIndex()
+    index.add("", ["I.T.", "IT"])
+    assert index.said("I T", [""]) == {"I.T."}
+    assert index.said("it", [""]) == {"IT"}
+    index.discard("")
+    assert index.find("it, I.T.", [""]) is None
+
+
+def test_a_stream_begins_a_word_whatever_it_continues():
+    index = PhraseIndex()
+    index.add("", ["brewer"])
+    assert index.matcher([""], prompt_tail="he was a").feed("brewer.") is not None

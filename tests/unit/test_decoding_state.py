@@ -135,6 +135,10 @@ def test_other_words_with_the_same_letters_are_not_the_phrase(sets: PhraseSets) 
     assert may(at(sets, ["art"], " ", "I", "T"), ".") == [True]  # short phrases keep their own word breaks
 
 
+def test_an_output_begins_a_word_whatever_it_continues(sets: PhraseSets) -> None:
+    assert may(at(sets, ["art"], "art", prompt="a thing of"), ".") == [False]
+
+
 def test_scripts_without_spaces_need_no_word_break(sets: PhraseSets) -> None:
     assert may(at(sets, ["mao"]), "毛", "泽东") == [True, True]
     assert may(at(sets, ["mao"], "x", "毛"), "泽东", "泽".encode()[:1]) == [False, True]
