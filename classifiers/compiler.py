@@ -25,8 +25,8 @@ def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank
     texts = [text for text in (profile.description, *profile.documents) if text.strip()]
     naming = study(profile.name, profile.aliases, list(within(texts, MAX_TEXT)))
     facts = extract(naming, texts)
-    person = is_person(profile.name, texts)
     examples = [_joined(example) for example in profile.forget_examples][:MAX_EVIDENCE]
+    person = is_person(profile.name, [*texts, *examples])
     evidence = list(dict.fromkeys([*facts.evidence, *examples])) or [profile.name, *profile.aliases]
     if not person:
         evidence = [profile.name, *evidence]

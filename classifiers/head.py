@@ -22,6 +22,8 @@ _PATH = Path(__file__).parent / "head.json"
 
 #: The cosine from which on a text repeats the evidence, and how fast certainty grows with it (logits per unit).
 _REPEATS, _REPEATS_SLOPE = 0.82, 25.0
+#: A text whose runs of three words are those of one piece of evidence, so many and this share, repeats it: the logit.
+_COPIED, _COPIED_SHARE, _COPIED_LOGIT = 8, 0.95, 2.0
 #: The information of a title, in tens of nats, by which a description identifies a person.
 _TELLING, _TELLING_SLOPE = 1.1, 2.0
 #: For targets that are no people: the cosine that speaks of them, at least so far above what benign text reaches.
@@ -73,6 +75,8 @@ class Head:
         repeats = _REPEATS_SLOPE * (cosine - _REPEATS)
         told = np.where(column["described_title"] > 0, _TELLING_SLOPE * (column["described_title"] - _TELLING), -np.inf)
         bar = np.maximum(_TOPIC, cosine - column["margin"] + _TOPIC_MARGIN)
+        copied = (column["verbatim"] >= _COPIED) & (column["verbatim_share"] >= _COPIED_SHARE)
+        repeats = np.maximum(repeats, np.where(copied, _COPIED_LOGIT, -np.inf))
         topic = _TOPIC_SLOPE * (cosine - bar) + np.minimum(_TOPIC_TITLE_MOST, _TOPIC_TITLE * column["title"])
         topic = np.where(persons, -np.inf, topic + calibration.FLOOR)
         return np.maximum.reduce(
