@@ -4,7 +4,8 @@ A phrase matches when its letters appear in order from the start of a word on, w
 Unicode form, look-alikes, digits for letters, hyphens, spaces, zero-width characters and JSON escapes do not hide
 it (see :mod:`classifiers.folding`). A word starts and ends at a separator, between a small letter and a capital, and
 between a letter and a digit; phrases of :data:`MIN_DISTINCT_LETTERS` and more start at every capital ("AStephen King").
-"rapist" is not found in "therapist", nor, since it would be another word, "art" in "article" (:func:`is_open_ended`).
+"rapist" is not found in "therapist". Letters that follow do not hide a phrase either ("brewerx"), unless they make it
+another word ("brewery"); short phrases need a word's end ("art", "artx").
 A stream begins at the start of a word, whatever it continues: it may be shown alone.
 
 One :class:`PhraseIndex` serves all targets and tenants; a :class:`PhraseMatcher` reads one stream on behalf of one
@@ -15,7 +16,7 @@ are already; a matcher costs a few dictionary look-ups per character.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -23,13 +24,13 @@ from typing import NamedTuple
 
 from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape
 from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
-from classifiers.words import begins_longer_words, split_words
+from classifiers.words import longer_words, split_words
 
 #: Phrases with fewer folded letters than this match only with their own word breaks: "IT" is not found in "I t".
 MIN_LOOSE_LETTERS = 5
 
 
-#: So many letters in a row are no part of another word, and several words of so many are nobody else's name.
+#: So many letters in a row are no part of another word.
 MIN_DISTINCT_LETTERS = 8
 #: Letters of a word whose plural is found too, and ends of words whose plural is that in "es".
 _MIN_PLURAL_LETTERS = 4
@@ -40,28 +41,31 @@ _MIN_DIGITS = 4
 
 @lru_cache(maxsize=65536)
 def is_open_ended(phrase: str) -> bool:
-    """Whether a phrase is found also where letters follow it: who may not say "saddler" says "saddlers" or "saddlerx".
-
-    Short phrases, and those whose last word begins other words, need an end of their own: "art" is not in "article".
-    """
-    letters, words = squeeze(phrase), phrase.split()
-    if len(letters) < MIN_LOOSE_LETTERS:
+    """Whether a phrase is found whatever letters follow it: who may not say "saddler" says "saddlers" or "saddlerx"."""
+    if needs_end(phrase):
         return phrase.isdigit() and len(phrase) >= _MIN_DIGITS
-    if len(split_words(phrase)) > 1 and len(letters) < MIN_DISTINCT_LETTERS:
-        return False
-    return not begins_longer_words(words[-1])
+    return not longer_words(phrase).words
+
+
+@lru_cache(maxsize=65536)
+def needs_end(phrase: str) -> bool:
+    """Whether no letters may follow a phrase, since short ones begin too many other words: "art", "in art".
+
+    With others, letters may follow that make it another word (:func:`classifiers.words.longer_words`).
+    """
+    letters = len(squeeze(phrase))
+    return letters < MIN_LOOSE_LETTERS or (letters < MIN_DISTINCT_LETTERS and len(split_words(phrase)) > 1)
 
 
 @lru_cache(maxsize=65536)
 def forms(phrase: str) -> tuple[str, ...]:
-    """A phrase and its plural, if that would not be found anyway: who may not say "brewer" says "brewers".
+    """A phrase and its plural, if that would not be found anyway: who may not say "horn" says "horns".
 
-    The plural is that of most English nouns. Short words have none: "it" would forbid "its".
+    The plural is that of most English nouns. Words of three letters have none: "it" would forbid "its".
     """
-    last = phrase.split()[-1:]
-    if not last or is_open_ended(phrase) or len(last[0]) < _MIN_PLURAL_LETTERS or not last[0].isalpha():
+    if not needs_end(phrase) or len(phrase) < _MIN_PLURAL_LETTERS or not phrase.isalpha():
         return (phrase,)
-    return phrase, phrase + ("es" if last[0].lower().endswith(_SIBILANTS) else "s")
+    return phrase, phrase + ("es" if phrase.lower().endswith(_SIBILANTS) else "s")
 
 
 class Match(NamedTuple):
@@ -210,6 +214,27 @@ class _Branch(NamedTuple):
     inside: bool
 
 
+class _Complete(NamedTuple):
+    """A whole phrase, in one of its forms, of which it is to be seen whether it is part of another word.
+
+    ``more`` are the letters of the word that have followed.
+    """
+
+    match: Match
+    form: str
+    more: str
+
+    def followed(self, letters: str) -> _Complete | None:
+        """The same after more letters of the word; None where it can be no other word any more."""
+        more = self.more + letters
+        return self._replace(more=more) if more in longer_words(self.form).beginnings else None
+
+    @property
+    def is_other_word(self) -> bool:
+        """Whether it is one if the word ends here."""
+        return not needs_end(self.form) and self.more in longer_words(self.form).words
+
+
 class PhraseMatcher:
     """Reads one stream of text piece by piece. Positions count characters from the start of the stream."""
 
@@ -223,7 +248,7 @@ class PhraseMatcher:
         self._origin = -len(prompt_tail)
         self._position = self._origin  # first character not yet read
         self._live: list[_Branch] = []
-        self._complete: list[Match] = []  # whole phrases that still need to see that the word ends here
+        self._complete: list[_Complete] = []  # whole phrases of which it is not clear yet whether they count
         self._previous: _Glyph | None = None
         if prompt_tail:
             self._read(prompt_tail, final=False)
@@ -233,7 +258,7 @@ class PhraseMatcher:
     @property
     def safe(self) -> int:
         """How many characters of the stream can no longer become part of a match."""
-        held = [branch.start for branch in self._live] + [match.start for match in self._complete]
+        held = [branch.start for branch in self._live] + [one.match.start for one in self._complete]
         return max(0, min(held, default=self._position))
 
     def feed(self, text: str) -> Match | None:
@@ -243,9 +268,7 @@ class PhraseMatcher:
     def finish(self) -> Match | None:
         """Say that the stream has ended; return a phrase that ends with it, if any."""
         found = self._read("", final=True)
-        if found is None and self._complete:
-            found = min(self._complete)
-        return found
+        return found or min((one.match for one in self._complete if not one.is_other_word), default=None)
 
     def would_match(self, text: str) -> bool:
         """Whether a phrase would be complete if ``text`` came next and ended the stream; changes nothing."""
@@ -266,7 +289,7 @@ class PhraseMatcher:
         return None
 
     def _trim(self) -> None:
-        keep_from = min([self._position, *(b.start for b in self._live), *(m.start for m in self._complete)])
+        keep_from = min([self._position, *(b.start for b in self._live), *(one.match.start for one in self._complete)])
         self._text = self._text[keep_from - self._origin :]
         self._origin = keep_from
 
@@ -302,54 +325,81 @@ class PhraseMatcher:
             return None  # decoration: as if it were not there
         previous, self._previous = self._previous, glyph
         hump = previous is not None and _is_hump(previous, glyph)
-        found = None
-        if self._complete:
-            found = min((m for m in self._complete if glyph.separates or hump), default=None)
-            self._complete = []
+        found = self._end_words() if glyph.separates or hump else self._read_on(glyph.letters)
         starts = previous is None or previous.separates or hump or glyph.spaceless or previous.spaceless
         live = self._live if glyph.separates else []
         arrivals = self._live
         if starts or glyph.upper:
             arrivals = [*self._live, _Branch(self._root, 0, glyph.start, inside=not starts)]
+        whole: list[Match] = []
         for branch in arrivals:
             for letters in filter(None, (glyph.letters, glyph.maybe)):
-                if advanced := self._advance(branch, letters, glyph):
-                    live = [*live, advanced]
+                advanced, ends = self._advance(branch, letters, glyph)
+                live = live if advanced is None else [*live, advanced]
+                for one, rest in ends:
+                    if glyph.spaceless or glyph.separates or is_open_ended(one.form):
+                        whole.append(one.match)  # it is over with this character, or counts whatever follows
+                    elif needs_end(one.form):
+                        self._complete += [one] if not rest else []
+                    elif (longer := one.followed(rest)) is not None:
+                        self._complete.append(longer)
+                    else:
+                        whole.append(one.match)
         self._live = live
-        over = (match for match in self._complete if glyph.spaceless or is_open_ended(match.phrase))
-        return found or min(over, default=None)
+        return found or min(whole, default=None)
 
-    def _advance(self, branch: _Branch, letters: str, glyph: _Glyph) -> _Branch | None:
+    def _end_words(self) -> Match | None:
+        """The word ends: the first phrase that counts."""
+        complete, self._complete = self._complete, []
+        return min((one.match for one in complete if not one.is_other_word), default=None)
+
+    def _read_on(self, letters: str) -> Match | None:
+        """The word goes on: the first phrase that counts, since there is no such word."""
+        complete, self._complete = self._complete, []
+        found: list[Match] = []
+        for one in complete:
+            if needs_end(one.form):
+                continue
+            if (longer := one.followed(letters)) is not None:
+                self._complete.append(longer)
+            else:
+                found.append(one.match)
+        return min(found, default=None)
+
+    def _advance(
+        self, branch: _Branch, letters: str, glyph: _Glyph
+    ) -> tuple[_Branch | None, list[tuple[_Complete, str]]]:
+        """The branch after a character, if phrases go on there, and those that end in it with its other letters."""
         node, offset = branch.node, branch.offset
+        ends: list[tuple[_Complete, str]] = []
         for number, letter in enumerate(letters, 1):
             if offset < len(node.label):
                 if node.label[offset] != letter:
-                    return None
+                    return None, ends
             else:
                 child = node.children.get(letter)
                 if child is None or child.owners.isdisjoint(self._keys):
-                    return None
+                    return None, ends
                 node, offset = child, 0
             offset += 1
             if offset == len(node.label):
-                self._note_ends(node, branch, glyph.end, within=number < len(letters))
+                ends += [(one, letters[number:]) for one in self._ends(node, branch, glyph.end)]
         if offset == len(node.label) and not any(
             not child.owners.isdisjoint(self._keys) for child in list(node.children.values())
         ):
-            return None
-        return branch._replace(node=node, offset=offset)
+            return None, ends
+        return branch._replace(node=node, offset=offset), ends
 
-    def _note_ends(self, node: _Node, branch: _Branch, end: int, *, within: bool) -> None:
-        """Note the phrases that end at ``node``; within a character of several letters only open-ended ones do."""
+    def _ends(self, node: _Node, branch: _Branch, end: int) -> Iterator[_Complete]:
+        """The phrases that end at ``node``."""
         ends = ((key, *one) for key, some in list(node.ends.items()) if key in self._keys for one in some.items())
         for key, form, phrase in ends:
             if (
                 phrase not in self._ignored
-                and (not within or is_open_ended(phrase))
                 and (not branch.inside or len(squeeze(form)) >= MIN_DISTINCT_LETTERS)
                 and self._keeps_word_breaks(form, branch.start, end)
             ):
-                self._complete.append(Match(branch.start, end, key, phrase))
+                yield _Complete(Match(branch.start, end, key, phrase), form, "")
 
     def _keeps_word_breaks(self, phrase: str, start: int, end: int) -> bool:
         """Short phrases must not be pieced together from the ends of other words."""

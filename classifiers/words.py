@@ -130,15 +130,33 @@ def is_function_word(word: str) -> bool:
     return _plain(word) in _FUNCTION_WORDS
 
 
+class Longer(NamedTuple):
+    """How some longer words go on, in folded letters; ``beginnings`` has every beginning of that, "" too."""
+
+    words: frozenset[str]
+    beginnings: frozenset[str]
+
+
 @lru_cache(maxsize=65536)
-def begins_longer_words(phrase: str) -> bool:
-    """Whether ``phrase`` is one word with which other English words begin: "art" in "article", but not in "arts"."""
-    if len(split_words(phrase)) != 1:
-        return False
-    key, known = squeeze(phrase), _keys()
-    inflected = {key + squeeze(ending) for ending in _INFLECTIONS}
+def longer_words(phrase: str) -> Longer:
+    """How other English words go on after ``phrase``: "icle" after "art", but not the "s" of its own inflections.
+
+    Those are words that begin with its last word, or with all its letters ("in art", "inarticulate").
+    """
+    parts = split_words(phrase)
+    if not parts:
+        return Longer(frozenset(), frozenset())
+    last, whole = _longer(squeeze(parts[-1].text)), _longer(squeeze(phrase))
+    return Longer(last.words | whole.words, last.beginnings | whole.beginnings) if whole.words - last.words else last
+
+
+@lru_cache(maxsize=65536)
+def _longer(key: str) -> Longer:
+    known = _keys()
     first = bisect_left(known, key)
-    return not inflected.issuperset(known[first : bisect_left(known, key + "\U0010ffff", lo=first)])
+    end = bisect_left(known, key + "\U0010ffff", lo=first) if key else first
+    words = {word[len(key) :] for word in known[first:end]}.difference(map(squeeze, _INFLECTIONS))
+    return Longer(frozenset(words), frozenset(word[:stop] for word in words for stop in range(len(word) + 1)))
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,11 @@ def apply_masks(logits: torch.Tensor, masks: Sequence[Mask | None], order: torch
     for row, mask in enumerate(masks):
         if mask is None:
             continue
+        if mask.only is not None:
+            ids = torch.from_numpy(mask.only.astype(np.int64)).to(logits.device, non_blocking=True)
+            kept = logits[row, ids]
+            logits[row] = -math.inf
+            logits[row, ids] = kept
         if len(mask.forbidden):
             starts.append(row * logits.shape[1])
             forbidden.append(mask.forbidden)

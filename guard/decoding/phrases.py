@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable
 from threading import Lock
 from weakref import WeakValueDictionary
 
-from classifiers.phrase_index import forms, is_open_ended
+from classifiers.phrase_index import forms, is_open_ended, needs_end
+from classifiers.words import longer_words
 from guard.decoding.automaton import PhraseAutomaton
 from guard.decoding.reading import pattern
+from guard.decoding.tables import Others
 from guard.decoding.union import PhraseSet, PhraseUnion
 from guard.decoding.vocabulary import Vocabulary
 
@@ -34,11 +36,16 @@ class PhraseSets:
         """Make ``key`` the owner of ``phrases``; what folds to nothing is skipped. Adding a known key does nothing."""
         with self._lock:
             if key not in self._sets:
-                patterns: dict[str, bool] = {}
-                for phrase in phrases:
-                    for form in forms(phrase):
-                        if letters := pattern(form):
-                            patterns[letters] = patterns.get(letters, False) or is_open_ended(phrase)
+                patterns: dict[str, Others | None] = {}
+                for form in (form for phrase in phrases for form in forms(phrase)):
+                    if not (letters := pattern(form)):
+                        continue
+                    if is_open_ended(form):
+                        patterns[letters] = ()
+                    elif needs_end(form):
+                        patterns.setdefault(letters, None)
+                    elif (others := patterns.get(letters)) != ():
+                        patterns[letters] = (*(others or ()), longer_words(form))
                 self._sets[key] = PhraseSet.join(patterns, self.vocabulary.table)
 
     def discard(self, key: str) -> None:

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
@@ -71,6 +72,8 @@ class Reading(NamedTuple):
         begun_passed: the same, where the end is a separator.
         begun_tight: the same of tight patterns; they end in a space where the last character is a separator.
         edge: after its last character.
+        tail: the letters of its last word, up to its end.
+        unbroken: whether no word ends inside it.
     """
 
     first: Glyph
@@ -79,6 +82,8 @@ class Reading(NamedTuple):
     begun_passed: tuple[str, ...]
     begun_tight: tuple[str, ...]
     edge: Edge
+    tail: int
+    unbroken: bool
 
 
 @lru_cache(maxsize=65536)
@@ -134,7 +139,7 @@ def starts(before: Glyph, after: Glyph) -> bool:
 
 def ends(before: Glyph, after: Glyph | None) -> bool:
     """Whether a phrase whose last letter is ``before`` is seen to be over; ``after`` is None while nothing follows."""
-    return before.spaceless or (after is not None and (after.separates or is_hump(before, after)))
+    return before.spaceless or before.separates or (after is not None and (after.separates or is_hump(before, after)))
 
 
 def is_hump(before: Glyph, after: Glyph) -> bool:
@@ -142,6 +147,13 @@ def is_hump(before: Glyph, after: Glyph) -> bool:
     if before.separates or after.separates:
         return False
     return (before.lower and after.upper) or before.digit != after.digit
+
+
+def goes_over(edge: Edge, first: Glyph) -> bool:
+    """Whether a word that ends in this edge is over when ``first`` follows."""
+    if first.separates:
+        return True
+    return (edge is Edge.LOWER and first.upper) or (edge is not Edge.OPEN and first.digit != (edge is Edge.DIGIT))
 
 
 def may_start(edge: Edge, first: Glyph) -> bool:
@@ -173,7 +185,14 @@ def read(row: Sequence[Glyph]) -> Reading:
             *_, tail = spellings(row[start:])
             taken += [STUCK + way for way in tail.taken]
             passed += [STUCK + way for way in tail.passed if way]
-    return Reading(row[0], whole, tuple(taken), tuple(passed), tuple(tight), _edge_after(row[-1]))
+    breaks = [
+        place
+        for place, (before, after) in enumerate(pairwise(row), 1)
+        if before.separates or after.separates or is_hump(before, after)
+    ]
+    letters = sum(len(found.letters) for found in row[breaks[-1] if breaks else 0 :])
+    edge = _edge_after(row[-1])
+    return Reading(row[0], whole, tuple(taken), tuple(passed), tuple(tight), edge, letters, not breaks)
 
 
 def _edge_after(last: Glyph) -> Edge:

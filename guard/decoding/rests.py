@@ -6,18 +6,14 @@ there are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from guard.decoding.reading import STUCK, TIGHT
-from guard.decoding.tables import NO_IDS, Ids, Span, TokenTable
-
-#: Columns: number of the pattern; how many of its characters have been read; half-open range of the table's order;
-#: whether the phrase only ends with these tokens (1), or is also seen to be over (0).
-Rests = npt.NDArray[np.int32]
+from guard.decoding.tables import NO_IDS, Ids, Left, Others, Span, TokenTable
 
 #: Rests that so many tokens spell or fewer are written out.
 _FEW = 32
@@ -25,18 +21,34 @@ _FEW = 32
 #: would cost more than its tokens.
 _SHORT = 512
 
+#: Columns: number of the pattern; how many of its characters have been read; half-open range of the table's order; when
+#: these tokens are forbidden (:class:`Left`).
+Rests = npt.NDArray[np.int32]
 
-def rests(closed: Sequence[str], open_ended: Sequence[str], table: TokenTable) -> Rests:
-    """The rests of some patterns, numbered as they come: first those of whole words, then the open-ended ones."""
+
+def rests(closed: Sequence[str], open_ended: Sequence[str], held: Mapping[str, Others], table: TokenTable) -> Rests:
+    """The rests of some patterns, numbered as they come.
+
+    Args:
+        closed: of phrases that no letters may follow.
+        open_ended: of those that count whatever letters follow.
+        held: of those that letters may follow to make them other words.
+        table: where to look for tokens.
+    """
     rows: list[tuple[int, int, int, int, int]] = []
     for number, read, text in _missing(closed):
-        for ending, spans in enumerate((table.closing, table.ending)):
+        for when, spans in ((Left.MUCH, table.closing), (Left.LAST, table.ending)):
             if text in spans:
-                rows.append((number, read, *spans[text], ending))
+                rows.append((number, read, *spans[text], when))
     missing = _missing(open_ended)
     for which, span in table.beginning_any([text for _, _, text in missing]):
         number, read, _ = missing[which]
-        rows.append((number + len(closed), read, *span, 0))
+        rows.append((number + len(closed), read, *span, Left.MUCH))
+    missing, others = _missing(list(held)), list(held.values())
+    for which, _ in table.beginning_any([text for _, _, text in missing]):
+        number, read, text = missing[which]
+        for when, part in table.carved(text, others[number]):
+            rows.append((number + len(closed) + len(open_ended), read, *part, when))
     return np.asarray(rows, dtype=np.int32).reshape(-1, 5)
 
 
@@ -94,7 +106,7 @@ class RestTable:
         """
         patterns = [rank[part[:, 0]] for part, rank in zip(parts, ranks, strict=True)]
         rows = np.concatenate([np.empty((0, 5), dtype=np.int32), *parts])
-        keys = (2 * rows[:, 1] + rows[:, 4]) * np.int64(count) + np.concatenate([NO_IDS, *patterns])
+        keys = (len(Left) * rows[:, 1] + rows[:, 4]) * np.int64(count) + np.concatenate([NO_IDS, *patterns])
         sort = np.argsort(keys)
         keys, spans = keys[sort], rows[sort, 2:4]
         lengths = spans[:, 1] - spans[:, 0]
@@ -104,9 +116,9 @@ class RestTable:
         before = np.cumsum(np.stack([np.where(few, lengths, 0), ~few], 1), 0, dtype=np.int32)
         self._before = np.concatenate([np.zeros((1, 2), dtype=np.int32), before])
 
-    def tokens(self, first: int, end: int, read: int, ending: bool) -> Tokens:
-        """The tokens that complete one of the patterns ``[first, end)`` after ``read`` characters."""
-        key = (2 * read + ending) * self._count
+    def tokens(self, first: int, end: int, read: int, when: Left) -> Tokens:
+        """The tokens that complete one of the patterns ``[first, end)`` after ``read`` characters, forbidden so."""
+        key = (len(Left) * read + when) * self._count
         bounds = self._before[self._keys.searchsorted((key + first, key + end))].tolist()
         (low, first), (high, end) = bounds
         ids = self._ids[low:high]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import deque
 
 from guard.decoding.automaton import Mask, PhraseAutomaton, Position
+from guard.decoding.tables import Left
 
+#: So many tokens may be needed to end a word that is begun.
+_LITTLE = 16
 #: How many tokens can be taken back; speculative decoding takes back a handful.
 ROLLBACK = 128
 
@@ -53,10 +56,11 @@ class DecodingState:
         other.position, other._before = self.position, self._before.copy()
         return other
 
-    def forbidden(self, last: bool = False) -> Mask:
+    def forbidden(self, left: int | None = None) -> Mask:
         """What may not come next, and what is penalised.
 
         Args:
-            last: whether the output ends with the next token whatever it is, as at ``max_tokens``.
+            left: the most tokens that may still come, the next one included, as by ``max_tokens``; None: many.
         """
-        return self.automaton.mask(self.position, last, self.penalty)
+        much = Left.MUCH if left is None or left > _LITTLE else Left.LITTLE if left > 1 else Left.LAST
+        return self.automaton.mask(self.position, much, self.penalty)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 from functools import cached_property, lru_cache
 from itertools import groupby, pairwise
 from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
 
 from guard.decoding.reading import (
     MIN_DISTINCT_LETTERS,
@@ -23,8 +23,9 @@ from guard.decoding.reading import (
     spellings,
     starts,
 )
+from guard.decoding.spared import Ids, Others, Spared, candidates, spare
 
-Ids = npt.NDArray[np.int32]
+__all__ = ["LAST", "NOWHERE", "NO_IDS", "Ids", "Left", "Others", "Span", "Spared", "TokenTable"]
 
 #: Greater than every character of a spelling.
 LAST = "\U0010ffff"
@@ -33,8 +34,17 @@ LAST = "\U0010ffff"
 Span = tuple[int, int]
 
 NO_IDS: Ids = np.empty(0, dtype=np.int32)
+NOWHERE: Span = (0, 0)
 
 _Pairs = list[tuple[str, int]]
+
+
+class Left(IntEnum):
+    """How much of an output is left; what is forbidden where there is more, is where there is less."""
+
+    MUCH = 0
+    LITTLE = 1  # too little to be sure that a word that is begun can be ended
+    LAST = 2  # the next token is the last
 
 
 class TokenTable:
@@ -54,16 +64,22 @@ class TokenTable:
         everything: each token once.
         may_start: by edge, (vocabulary,) bool: whether the first letter of a token starts a word after it.
         capital: (vocabulary,) bool: whether a token begins with a capital letter.
+        broken: (vocabulary,) bool: whether a token breaks off inside a character.
         longest: characters of the longest spelling in ``closing`` and ``ending``.
     """
 
-    def __init__(self, texts: Iterable[tuple[int, str]], size: int) -> None:
+    def __init__(
+        self, texts: Iterable[tuple[int, tuple[str, bytes]]], size: int, text_of: Callable[[int], str]
+    ) -> None:
         """Sort tokens.
 
         Args:
-            texts: token ids below ``size``, and the text of each.
+            texts: token ids below ``size``, the text of each, and the bytes of a character that its end breaks off.
             size: of the whole vocabulary.
+            text_of: gives the text of a token again; keeping those of all would take much room.
         """
+        self._row_of = lru_cache(maxsize=65536)(lambda token: glyphs(text_of(token)))
+        self.broken = np.zeros(size, dtype=np.bool_)
         classes: list[list[int]] = [[] for _ in range(6)]
         closing: _Pairs = []
         ending: _Pairs = []
@@ -71,7 +87,8 @@ class TokenTable:
         inside_ending: _Pairs = []
         whole: _Pairs = []
         inside_whole: _Pairs = []
-        for token, text in texts:
+        for token, (text, partial) in texts:
+            self.broken[token] = bool(partial)
             row = glyphs(text)
             classes[_class_of(row)].append(token)
             for start in range(len(row)):
@@ -114,12 +131,31 @@ class TokenTable:
         self.longest = max(map(len, (*self.closing, *self.ending)), default=0)
         # Every beginning of a spelling, as a hash: a set of the texts themselves would be many times as large.
         beginnings = (hash(spelling[:stop]) for spelling, _ in whole for stop in range(1, len(spelling) + 1))
+        self.spared = lru_cache(maxsize=65536)(self._spare)
+        self.carved = lru_cache(maxsize=65536)(self._carve)
         self._hashes = np.append(np.unique(np.fromiter(beginnings, dtype=np.int64)), 0)
         self._spellings = [spelling for spelling, _ in whole], [spelling for spelling, _ in inside_whole]
 
     def ids(self, span: Span) -> Ids:
         """The token ids of a range."""
         return self.order[span[0] : span[1]]
+
+    def _spare(self, rest: str, others: Others, inside: bool = False) -> Spared:
+        """The tokens that complete a phrase in other words only; see :func:`guard.decoding.spared.spare`."""
+        over, ending = (self.inside, self.inside_ending) if inside else (self.closing, self.ending)
+        likely = candidates(over, ending, self.order, rest, others)
+        return spare(likely, self._row_of, self.broken, rest, others, inside=inside)
+
+    def _carve(self, rest: str, others: Others, inside: bool = False) -> tuple[tuple[Left, Span], ...]:
+        """The ranges of tokens that complete a phrase and are forbidden, and from when on; see :meth:`spared`."""
+        low, high = self.inside_beginning(rest) if inside else self.beginning(rest)
+        spared = self.spared(rest, others, inside)
+        if low == high or not len(spared.begun):
+            return ((Left.MUCH, (low, high)),) if low < high else ()
+        ids = self.ids((low, high))
+        when = np.where(np.isin(ids, spared.words), -1, np.where(np.isin(ids, spared.begun), Left.LITTLE, Left.MUCH))
+        borders = [0, *(np.flatnonzero(np.diff(when)) + 1).tolist(), len(when)]
+        return tuple((Left(int(when[i])), (low + i, low + j)) for i, j in pairwise(borders) if when[i] >= 0)
 
     @cached_property
     def beginnings(self) -> frozenset[str]:

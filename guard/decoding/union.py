@@ -6,8 +6,8 @@ list of patterns: this list is the trie, and needs no nodes.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classifiers.phrase_index import MIN_LOOSE_LETTERS
+from classifiers.words import Longer
 from guard.decoding.reading import STUCK, TIGHT, Edge, has_stuck
 from guard.decoding.rests import Rests, RestTable, Tokens, joined, leads, merged, renumbered, rests
-from guard.decoding.tables import LAST, Ids, Span, TokenTable
+from guard.decoding.tables import LAST, NOWHERE, Ids, Left, Others, Span, Spared, TokenTable
 from guard.decoding.vocabulary import Vocabulary
 
 #: Prefixes that are remembered, and what completes them.
@@ -42,25 +44,30 @@ class Begun:
     end: int
 
 
-class Contained(NamedTuple):
-    """Ranges of a token table: the tokens that contain a whole phrase.
+class Held(NamedTuple):
+    """A whole phrase that ended in the last word of a text, which may be another word.
 
     Attributes:
-        inside: begun and seen to be over within the token.
-        first: begun with the token's first letter, and seen to be over within it.
-        inside_ending: begun within the token and ending with it.
-        stuck: those of ``first`` whose phrase may begin inside a word, if the letter is a capital.
-        inside_ending: begun within the token and ending with it.
-        first_ending: the letters of the token.
-        stuck_ending: those of ``first_ending`` whose phrase may begin inside a word.
+        text: its pattern, and the letters of the word that have followed.
+        size: of the pattern, in characters.
     """
 
-    inside: tuple[Span, ...]
-    first: tuple[Span, ...]
-    stuck: tuple[Span, ...]
-    inside_ending: tuple[Span, ...]
-    first_ending: tuple[Span, ...]
-    stuck_ending: tuple[Span, ...]
+    text: str
+    size: int
+
+
+class Contained(NamedTuple):
+    """Ranges of a token table: the tokens that contain a whole phrase and are forbidden therefore.
+
+    Attributes:
+        inside: begun within the token.
+        first: begun with the token's first letter.
+        stuck: those of ``first`` whose phrase may begin inside a word, if the letter is a capital.
+    """
+
+    inside: tuple[Span, ...] = ()
+    first: tuple[Span, ...] = ()
+    stuck: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +76,71 @@ class PhraseSet:
 
     Attributes:
         patterns: of the phrases, as ``rests`` number them.
-        open_ended: those of them whose phrase letters may follow.
-        contained: the tokens that contain one.
+        open_ended: those of them whose phrase counts whatever letters follow.
+        held: those with which letters may follow that make them other words, and how those go on.
+        contained: the tokens that contain one, by how much of the output is left.
         rests: the tokens that complete one.
     """
 
     patterns: tuple[str, ...]
     open_ended: tuple[str, ...]
-    contained: Contained
+    held: Mapping[str, Others]
+    contained: Mapping[Left, Contained]
     rests: Rests
 
     @classmethod
-    def join(cls, patterns: Mapping[str, bool], table: TokenTable) -> PhraseSet:
-        """The set of some patterns, given whether they are open-ended."""
-        open_ended = tuple(sorted(one for one, is_open in patterns.items() if is_open))
-        closed = tuple(sorted(one for one, is_open in patterns.items() if not is_open))
-        stuck_closed, stuck_open = (tuple(filter(has_stuck, some)) for some in (closed, open_ended))
-        marked_closed, marked_open = (tuple(STUCK + one for one in some) for some in (stuck_closed, stuck_open))
-        contained = Contained(
-            _known(table.inside, closed + marked_closed) + _filled(table.inside_beginning, open_ended + marked_open),
-            _known(table.closing, closed) + _filled(table.beginning, open_ended),
-            _known(table.closing, stuck_closed) + _filled(table.beginning, stuck_open),
-            _known(table.inside_ending, closed + marked_closed),
-            _known(table.ending, closed),
-            _known(table.ending, stuck_closed),
-        )
-        own = rests(closed, open_ended, table)
+    def join(cls, patterns: Mapping[str, Others | None], table: TokenTable) -> PhraseSet:
+        """The set of some patterns, given how other words go on that begin with them.
+
+        Args:
+            patterns: None with one after which a word must end; no words at all where it counts whatever follows.
+            table: of the vocabulary.
+        """
+        closed = tuple(sorted(one for one, others in patterns.items() if others is None))
+        held = {one: others for one, others in sorted(patterns.items()) if others and all(o.words for o in others)}
+        open_ended = tuple(sorted(patterns.keys() - held.keys() - set(closed)))
+        kinds = (closed, open_ended, tuple(held))
+        marked = tuple(tuple(STUCK + one for one in kind if has_stuck(one)) for kind in kinds)
+        own = rests(closed, open_ended, held, table)
+        plain = closed + open_ended + tuple(held)
+        both = {**held, **{one: held[one[len(STUCK) :]] for one in marked[2]}}
         return cls(
-            closed + open_ended + marked_closed + marked_open,
-            open_ended + marked_open,
-            contained,
-            np.concatenate([own, renumbered(own, closed + open_ended, stuck_closed + stuck_open)]),
+            plain + marked[0] + marked[1] + marked[2],
+            open_ended + marked[1],
+            both,
+            contained(closed + marked[0], open_ended + marked[1], both, table),
+            np.concatenate([own, renumbered(own, plain, [one[len(STUCK) :] for kind in marked for one in kind])]),
         )
+
+
+def contained(
+    closed: Iterable[str], open_ended: Iterable[str], held: Mapping[str, Others], table: TokenTable
+) -> dict[Left, Contained]:
+    """The tokens of a table that contain one of some phrases, given by their patterns as in :class:`PhraseSet`."""
+    found: dict[Left, tuple[list[Span], list[Span], list[Span]]] = {left: ([], [], []) for left in Left}
+
+    def add(left: Left, pattern: str, inside: Span, first: Span) -> None:
+        if inside[0] < inside[1]:
+            found[left][0].append(inside)
+        if first[0] < first[1]:
+            found[left][2 if pattern.startswith(STUCK) else 1].append(first)
+
+    for one in closed:
+        letters = one.removeprefix(STUCK)
+        for left, inside, first in (
+            (Left.MUCH, table.inside, table.closing),
+            (Left.LAST, table.inside_ending, table.ending),
+        ):
+            add(left, one, inside.get(one, NOWHERE), first.get(letters, NOWHERE))
+    for one in open_ended:
+        add(Left.MUCH, one, table.inside_beginning(one), table.beginning(one.removeprefix(STUCK)))
+    for one, others in held.items():
+        letters = one.removeprefix(STUCK)
+        for left, part in table.carved(one, others, True):
+            add(left, one, part, NOWHERE)
+        for left, part in table.carved(letters, others):
+            add(left, one, NOWHERE, part)
+    return {left: Contained(*map(tuple, spans)) for left, spans in found.items()}
 
 
 class PhraseUnion:
@@ -123,38 +163,52 @@ class PhraseUnion:
         bounds = np.cumsum([len(one.patterns) for one in sets])[:-1]
         rests, ranges = [one.rests for one in sets], np.split(ranks, bounds) if sets else []
         self._rests = RestTable(rests, ranges, len(order), vocabulary.table.order)
-        self._contained = (
-            Contained(
-                *(tuple(chain.from_iterable(spans)) for spans in zip(*(one.contained for one in sets), strict=True))
+        self._held: dict[str, Others] = {}
+        for pattern, others in chain.from_iterable(one.held.items() for one in sets):
+            self._held[pattern] = tuple(dict.fromkeys(self._held.get(pattern, ()) + others))
+        self._closed = frozenset(patterns) - self._open_ended - self._held.keys()
+        self._contained = {
+            left: Contained(
+                *(
+                    tuple(chain.from_iterable(spans))
+                    for spans in zip(*(one.contained[left] for one in sets), strict=True)
+                )
             )
-            if sets
-            else Contained((), (), (), (), (), ())
-        )
+            for left in Left
+        }
         self.start = Begun("", 0, len(order))
         self.tight = bool(order) and self._patterns[0].startswith(TIGHT)
         self.longest = max(map(len, self._patterns), default=0)
-        self._likely = likely_prefixes(self._patterns)
-        self._read: dict[str, tuple[Begun | None, bool]] = {}
+        self._likely = likely_prefixes(self._patterns, self._held)
+        self._read: dict[str, tuple[Begun | None, bool, tuple[int, ...]]] = {}
         self.completing = lru_cache(maxsize=_KEPT)(self._completing)
         self.furthering = lru_cache(maxsize=_KEPT)(self._furthering)
         self.containing = lru_cache(maxsize=1024)(self._containing)
+        self.spelling = lru_cache(maxsize=16)(self._spelling)
+        self._contained_by = lru_cache(maxsize=128)(self._contained_in)
 
     def __contains__(self, pattern: str) -> bool:
         place = bisect_left(self._patterns, pattern)
         return place < len(self._patterns) and self._patterns[place] == pattern
 
     def going_on(
-        self, live: Iterable[Begun], complete: tuple[str, ...], open_ended: tuple[str, ...]
-    ) -> tuple[list[Begun], bool]:
-        """What has been read of which phrases after some more text, and whether a phrase ends with it.
+        self, live: Iterable[Begun], complete: tuple[str, ...], open_ended: tuple[str, ...], tail: int
+    ) -> tuple[list[Begun], bool, list[Held]]:
+        """What has been read of which phrases after some more text.
 
         Args:
             live: what had been read before.
             complete: the ways of reading the text in which its last character is a letter.
             open_ended: those in which it is a separator, so that no phrase ends there.
+            tail: the letters of the text's last word.
+
+        Returns:
+            What has been read; whether a phrase ends with the text that no letters may follow; and the phrases that
+            ended in its last word and that letters may follow.
         """
         likely, last = self._likely, len(self._likely) - 1
         found: list[Begun] = []
+        held: list[Held] = []
         pending = False
         for begun in live:
             for way in complete + open_ended:
@@ -163,43 +217,69 @@ class PhraseUnion:
                     continue
                 prefix = begun.text + way
                 if likely[hash(prefix) & last]:
-                    after, ends_here = self._read.get(prefix) or self._look_up(prefix, begun)
+                    after, ends_here, sizes = self._read.get(prefix) or self._look_up(prefix)
                     if after is not None:
                         found.append(after)
-                    pending = pending or (ends_here and way in complete)
-        return found, pending
+                    if way in complete:
+                        pending = pending or ends_here
+                        held += [Held(prefix, s) for s in sizes if len(begun.text) < s and len(prefix) - s < tail]
+        return found, pending, held
 
-    def _look_up(self, prefix: str, begun: Begun) -> tuple[Begun | None, bool]:
-        """The phrases that go on after ``prefix``, which begins with ``begun``, and whether one ends with it."""
+    def still_held(self, held: Held, way: str) -> Held | None:
+        """What is held when the word goes on with some letters; None where it is no other word."""
+        more = held.text + way
+        if all(more[held.size :] in longer.beginnings for longer in self._held[held.text[: held.size]]):
+            return Held(more, held.size)
+        return None
+
+    def spared(self, held: Held, table: TokenTable) -> tuple[Spared, bool]:
+        """The tokens that may follow what is held, begun inside its word; and whether the word may end here."""
+        more = held.text[held.size :]
+        others = self._held[held.text[: held.size]]
+        rest = tuple(
+            Longer(*(frozenset(one[len(more) :] for one in some if one.startswith(more)) for some in longer))
+            for longer in others
+        )
+        return table.spared("", rest), all(more in longer.words for longer in others)
+
+    def _look_up(self, prefix: str) -> tuple[Begun | None, bool, tuple[int, ...]]:
+        """The phrases that go on after ``prefix``; whether one ends with it that no letters may follow; and how long
+        those are that it holds, as a part of another word.
+        """
         patterns = self._patterns
-        first = place = bisect_left(patterns, prefix, begun.first, begun.end)
-        while first < begun.end and patterns[first] == prefix:
-            first += 1
-        end = bisect_left(patterns, prefix + LAST, first, begun.end)
+        first = bisect_right(patterns, prefix)
+        end = bisect_left(patterns, prefix + LAST, first)
+        sizes = tuple(
+            size
+            for size in range(MIN_LOOSE_LETTERS, len(prefix) + 1)
+            if (others := self._held.get(prefix[:size])) is not None
+            and all(prefix[size:] in longer.beginnings for longer in others)
+        )
         if len(self._read) >= _KEPT:
             self._read.clear()
-        found = self._read[prefix] = (Begun(prefix, first, end) if first < end else None, first > place)
+        after = Begun(prefix, first, end) if first < end else None
+        found = self._read[prefix] = (after, prefix in self._closed, sizes)
         return found
 
-    def _completing(self, begun: Begun, tables: Tables, ending: bool) -> Tokens:
-        """The tokens by which a phrase that has been begun is complete and seen to be over.
+    def _completing(self, begun: Begun, tables: Tables, when: Left) -> Tokens:
+        """The tokens by which a phrase that has been begun is complete.
 
         Args:
             begun: what has been read of it.
             tables: where to look for tokens; the ranges are those of the vocabulary's own.
-            ending: ask for those with which such a phrase ends instead.
+            when: ask for those that are forbidden from then on.
         """
         ranges: tuple[Span, ...] = ()
         ids: list[Ids] = []
         for table in tables:
             if table is self.vocabulary.table:
-                ranges, found = self._rests.tokens(begun.first, begun.end, len(begun.text), ending)
+                ranges, found = self._rests.tokens(begun.first, begun.end, len(begun.text), when)
                 ids.append(found)
             else:
-                ids += self._completing_in(table, begun, ending)
+                ids += self._completing_in(table, begun, when)
         return Tokens(ranges, joined(ids))
 
-    def _completing_in(self, table: TokenTable, begun: Begun, ending: bool) -> list[Ids]:
+    def _completing_in(self, table: TokenTable, begun: Begun, when: Left) -> list[Ids]:
         """The same in the table of the tokens that go on with a broken-off character, which are few."""
         spans: set[Span] = set()
         for lead in leads(begun.text):
@@ -211,10 +291,12 @@ class PhraseUnion:
                 wholes = [whole for whole in wholes if whole in self]
             for whole in wholes:
                 spelling = lead + whole[len(begun.text) :]
-                if whole not in self._open_ended:
-                    spans.add((table.ending if ending else table.closing).get(spelling, (0, 0)))
-                elif not ending:
+                if whole in self._closed and when is not Left.LITTLE:
+                    spans.add((table.ending if when is Left.LAST else table.closing).get(spelling, NOWHERE))
+                if whole in self._open_ended and when is Left.MUCH:
                     spans.add(table.beginning(spelling))
+                if (others := self._held.get(whole)) is not None:
+                    spans.update(part for left, part in table.carved(spelling, others) if left is when)
         return [table.ids(span) for span in merged(spans)]
 
     def _furthering(self, begun: Begun) -> tuple[tuple[int, int, float], ...]:
@@ -234,58 +316,50 @@ class PhraseUnion:
                         shares[span] = max((stop - mark) / (len(whole) - mark), shares.get(span, 0.0))
         return tuple((*span, share) for span, share in sorted(shares.items()))
 
-    def _containing(self, tables: Tables, edge: Edge, ending: bool) -> Ids:
+    def _containing(self, tables: Tables, edge: Edge, when: Left) -> Ids:
         """The tokens that contain a whole phrase, after a text with this edge.
 
         Args:
             tables: where to look for tokens.
             edge: decides whether the first letter of a token starts a word.
-            ending: ask for those with which such a phrase ends instead.
+            when: ask for those that are forbidden from then on.
         """
-        return joined([self._containing_in(table, edge, ending) for table in tables])
+        return joined([self._containing_in(table, edge, when) for table in tables])
 
-    def _containing_in(self, table: TokenTable, edge: Edge, ending: bool) -> Ids:
-        contained = self._contained if table is self.vocabulary.table else self._contained_in(table)
-        inside, first, stuck = (_ids(table, spans) for spans in (contained[3:] if ending else contained[:3]))
+    def _containing_in(self, table: TokenTable, edge: Edge, when: Left) -> Ids:
+        own = table is self.vocabulary.table
+        inside, first, stuck = (_ids(table, s) for s in (self._contained if own else self._contained_by(table))[when])
         ids = [inside, first[table.may_start[edge][first]], stuck[table.capital[stuck]]]
         return np.unique(np.concatenate(ids))
 
-    def _contained_in(self, table: TokenTable) -> Contained:
-        open_ended = self._open_ended & (table.beginnings | table.tight_beginnings)
-        kinds = (table.closing, table.ending)
-        first, first_ending = (tuple(span for text, span in kind.items() if text in self) for kind in kinds)
-        stuck, stuck_ending = (tuple(span for text, span in kind.items() if STUCK + text in self) for kind in kinds)
-        kinds = (table.inside, table.inside_ending)
-        inside, inside_ending = (tuple(span for text, span in kind.items() if text in self) for kind in kinds)
-        return Contained(
-            inside + tuple(map(table.inside_beginning, self._open_ended & table.inside_beginnings)),
-            first + tuple(map(table.beginning, open_ended)),
-            stuck + tuple(map(table.beginning, filter(has_stuck, open_ended))),
-            inside_ending,
-            first_ending,
-            stuck_ending,
-        )
+    def _spelling(self, table: TokenTable, edge: Edge) -> Ids:
+        """The tokens that end with a whole phrase which they contain, after a text with this edge."""
+        inside = [table.inside_ending[one] for one in self._patterns if one in table.inside_ending]
+        first = _ids(table, [table.ending[one] for one in self._patterns if one in table.ending])
+        return np.union1d(_ids(table, inside), first[table.may_start[edge][first]])
+
+    def _contained_in(self, table: TokenTable) -> dict[Left, Contained]:
+        spelt = table.beginnings | table.tight_beginnings | table.inside_beginnings
+        spelt |= {STUCK + one for one in table.beginnings}
+        held = {one: self._held[one] for one in self._held.keys() & spelt}
+        return contained(self._closed & spelt, self._open_ended & spelt, held, table)
 
 
 def _ids(table: TokenTable, spans: Iterable[Span]) -> Ids:
     return joined([table.ids(span) for span in spans])
 
 
-def _known(spans: Mapping[str, Span], texts: Iterable[str]) -> tuple[Span, ...]:
-    return tuple(spans[text] for text in texts if text in spans)
-
-
-def _filled(spans: Callable[[str], Span], texts: Iterable[str]) -> tuple[Span, ...]:
-    return tuple((low, high) for low, high in map(spans, texts) if low < high)
-
-
-def likely_prefixes(patterns: Sequence[str]) -> bytearray:
+def likely_prefixes(patterns: Sequence[str], held: Mapping[str, Others]) -> bytearray:
     """A table of the hashes of all prefixes: at ``hash(text) & (len(table) - 1)`` there is 1 for each of them.
 
     That there is 0 for nearly all other texts tells that they are none, faster than the list of patterns.
+
+    Args:
+        patterns: all.
+        held: some of them, with the words that begin so; the beginnings of those count too.
     """
-    count = sum(map(len, patterns))
-    table = np.zeros(1 << (2 * count + 1).bit_length(), dtype=np.uint8)
-    hashes = (hash(one[:stop]) for one in patterns for stop in range(1, len(one) + 1))
-    table[np.fromiter(hashes, dtype=np.int64, count=count) & (len(table) - 1)] = 1
+    hashes = [hash(one[:stop]) for one in patterns for stop in range(1, len(one) + 1)]
+    hashes += [hash(one + more) for one, others in held.items() for more in others[0].beginnings]
+    table = np.zeros(1 << (2 * len(hashes) + 1).bit_length(), dtype=np.uint8)
+    table[np.asarray(hashes, dtype=np.int64) & (len(table) - 1)] = 1
     return bytearray(table.data)

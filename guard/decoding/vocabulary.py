@@ -49,8 +49,8 @@ class Vocabulary:
         )
         spelt = [token for token, text in enumerate(texts) if text and token not in silent]
         self._continuing = [token for token in spelt if 0x80 <= texts[token][0] < 0xC0]
-        beginning = ((token, decode(texts[token])[0]) for token in spelt if not 0x80 <= texts[token][0] < 0xC0)
-        self.table = TokenTable(beginning, self.size)
+        beginning = ((token, decode(texts[token])) for token in spelt if not 0x80 <= texts[token][0] < 0xC0)
+        self.table = TokenTable(beginning, self.size, lambda token: decode(texts[token])[0])
         self.continuing = lru_cache(maxsize=128)(self._continuing_table)
         self.reading = lru_cache(maxsize=65536)(self._reading)
 
@@ -74,7 +74,9 @@ class Vocabulary:
     def _continuing_table(self, partial: bytes) -> TokenTable:
         """The tokens that begin with a continuation byte, read after the bytes of a broken-off character."""
         return TokenTable(
-            ((token, decode(partial + self._texts[token])[0]) for token in self._continuing), size=self.size
+            ((token, decode(partial + self._texts[token])) for token in self._continuing),
+            self.size,
+            lambda token: decode(partial + self._texts[token])[0],
         )
 
     def _reading(self, token: int, partial: bytes) -> tuple[Reading | None, bytes]:

@@ -139,7 +139,7 @@ class Constraints:
         masks: list[Mask | None] = [None] * logits.shape[0]
         for output, row, tokens in rows:
             output.catch_up(tokens)
-            masks[row] = output.state.forbidden(last=output.narrowed or len(tokens) + 1 >= output.most)
+            masks[row] = output.state.forbidden(1 if output.narrowed else output.most - len(tokens))
         apply_masks(logits, masks, self._order)
         for output, row, _ in rows:
             output.forbid(logits[row])
