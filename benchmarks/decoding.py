@@ -8,6 +8,8 @@ in a new order each round: a slow moment of the machine, or the first reading of
 The others: a trie over the token ids of the phrases as written, with and without a leading space (fast, but blind to
 every other spelling and tokenisation); vLLM's ``bad_words`` with the same; and asking the leak guard's matcher about
 every token of the vocabulary, which is as exact as Lethe's automaton (measured on a part and scaled up).
+
+``semantic_ms`` is what the other stage on the way out takes for a clause (:mod:`clause_latency`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from clause_latency import semantic_ms
 from vllm.v1.sample.ops.bad_words import apply_bad_words
 
 from classifiers.phrase_index import PhraseIndex
@@ -192,7 +195,7 @@ def main() -> None:
         build[str(size)] = prepare(size, text, phrases, steps)
         print(f"vocabulary of {size}: {build[str(size)]}", flush=True)
     samples = measure(steps, arguments.rounds)
-    report = render(samples, build)
+    report = render(samples, build) | {"semantic_ms": semantic_ms()}
     print(rendered := json.dumps(report, indent=1))
     if arguments.json:
         arguments.json.write_text(rendered + "\n", encoding="utf-8")

@@ -91,8 +91,8 @@ async def measure(data: Path) -> dict[str, dict[str, float]]:
             context = Context(question, before, named)
             candidates = index.candidates(clause.text, context, wanted)
             named |= {one.key for one in candidates if one.named}
-            encoded[name].append(bool(candidates))
-            stated = stated or bool(candidates and await index.judge(clause.text, context, candidates))
+            encoded[name].append(any(one.rows for one in candidates))
+            stated = stated or bool(await index.judge(clause.text, context, candidates))
             before = clause.text
         found[name].append(stated)
     detector.close()

@@ -59,6 +59,11 @@ class _Entry:
             found = self.statements[row] = Statement.of(self.target, row)
         return found
 
+    def stated(self, clue: Clue, rows: Iterable[int], *, named: bool) -> list[int]:
+        """Those of ``rows`` that a clause may state."""
+        agreeing = [row for row in rows if clue.agreement(self.statement(row))]
+        return agreeing if named else [row for row in agreeing if not clue.is_of_others(self.statement(row))]
+
     def is_named(self, words: Sequence[Word]) -> bool:
         """Whether ``words`` name the target, in full or by a telling part of its name."""
         keys = {word.key for word in words}
@@ -72,7 +77,13 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A target that a clause may state something of, the rows to look at, and whether the target is named."""
+    """A target that a clause speaks of or may state something of.
+
+    Attributes:
+        entry: the target.
+        rows: what it may state of it, by words alone; none where it tells nothing.
+        named: whether the target is named in the clause or its context.
+    """
 
     entry: _Entry
     rows: Sequence[int]
@@ -83,19 +94,18 @@ class Candidate:
         """The target's key."""
         return self.entry.target.key
 
-    def texts(self, clause: str, context: Context) -> list[str]:
-        """What is compared with the target's statements: the clause, the clause after the one before, and after the
-        question; without the target's name, as sentences of documents stand in the index (:mod:`classifiers.facts`).
+    def texts(self, compared: Sequence[str], question: str) -> Iterator[tuple[list[int], list[str]]]:
+        """Rows, and ``compared`` (see :func:`comparable`) as is to be compared with them: as it stands with examples,
+        without the target's name with sentences of documents, as they stand in the index (:mod:`classifiers.facts`).
         A question that speaks of the target without its name gets it.
         """
-        alone, continued, asked = (self._nameless(text) for text in comparable(clause, context))
-        question = plain(context.question)
-        if self.named and self._nameless(question) == question:
-            asked = f"{self.entry.target.phrases[0]}: {asked}"
-        return [alone, continued, asked]
-
-    def _nameless(self, text: str) -> str:
-        return without_name(text, split_words(text), self.entry.target.own)
+        target, question = self.entry.target, plain(question)
+        nameless = [without_name(text, split_words(text), target.own) for text in compared]
+        if self.named and without_name(question, split_words(question), target.own) == question:
+            compared = [*compared[:2], *(f"{target.phrases[0]}: {text}" for text in compared[2:])]
+        for texts, example in ((list(compared), True), (nameless, False)):
+            if rows := [row for row in self.rows if (target.answers[row] > 0) is example]:
+                yield rows, texts
 
 
 class Stated(NamedTuple):
@@ -167,17 +177,21 @@ class StatementIndex:
         return frozenset()
 
     def candidates(self, clause: str, context: Context, keys: Collection[str]) -> list[Candidate]:
-        """The targets of ``keys`` that ``clause`` may state something of, by words alone; mostly none."""
+        """The targets of ``keys`` that ``clause`` speaks of or may state something of, by words alone; mostly none."""
         words, before = words_of(clause), words_of(context.before)
         about = (self._entries.get(key) for key in context.named if key in keys)
         named = {entry.target.key: entry for entry in (*about, *self._named(words, keys)) if entry is not None}
-        found = [Candidate(entry, entry.rows, True) for entry in named.values()]
         agreeing: dict[_Entry, list[int]] = {}
         own = word_keys(words) - context.ignored
         for entry, row in self._told_by(own, own | word_keys(before), keys):
             if entry.target.key not in named:
                 agreeing.setdefault(entry, []).append(row)
-        return found + [Candidate(entry, rows, False) for entry, rows in agreeing.items()]
+        if not named and not agreeing:
+            return []
+        clue = Clue.of(clause, context)
+        found = [Candidate(entry, entry.stated(clue, entry.rows, named=True), True) for entry in named.values()]
+        others = ((entry, entry.stated(clue, rows, named=False)) for entry, rows in agreeing.items())
+        return found + [Candidate(entry, rows, False) for entry, rows in others if rows]
 
     async def judge(self, clause: str, context: Context, candidates: Sequence[Candidate]) -> tuple[Stated, ...]:
         """Which candidates' statements ``clause`` states: the best of each target, best first.
@@ -185,22 +199,22 @@ class StatementIndex:
         Raises:
             Exception: whatever the encoder raises.
         """
-        own = [text for one in candidates for text in one.texts(clause, context)]
-        vectors = await self._encoder.encode_async([*comparable(clause, context), *own])
+        candidates = [one for one in candidates if one.rows]
+        if not candidates:
+            return ()
         clue = Clue.of(clause, context)
-        found = []
-        for number, candidate in enumerate(candidates, 1):
-            score, row = _best(candidate, clue, np.stack([vectors[:3], vectors[3 * number :][:3]]))
-            if score >= THRESHOLD:
-                hit = Hit(
-                    candidate.key,
-                    _GUARD,
-                    min(1.0, score),
-                    THRESHOLD,
-                    clause.strip(),
-                    candidate.entry.target.evidence[row],
-                )
-                found.append(Stated(hit, clue.told_of(candidate.entry.statement(row))))
+        compared = comparable(clause, context, answer=clue.short)
+        parts = [(one, *part) for one in candidates for part in one.texts(compared, context.question)]
+        vectors = await self._encoder.encode_async([text for *_, texts in parts for text in texts])
+        best: dict[str, tuple[float, Statement, str]] = {}
+        for (one, rows, _), own in zip(parts, vectors.reshape(len(parts), len(compared), -1), strict=True):
+            score, row = _best(one, rows, clue, own)
+            if score >= max(THRESHOLD, best[one.key][0] if one.key in best else 0.0):
+                best[one.key] = score, one.entry.statement(row), one.entry.target.evidence[row]
+        found = [
+            Stated(Hit(key, _GUARD, min(1.0, score), THRESHOLD, clause.strip(), evidence), clue.told_of(statement))
+            for key, (score, statement, evidence) in best.items()
+        ]
         return tuple(sorted(found, key=lambda one: (-one.hit.score, one.hit.key)))
 
     def _named(self, words: Sequence[Word], keys: Collection[str]) -> list[_Entry]:
@@ -235,22 +249,24 @@ def _agrees(statement: Statement, seen: Collection[str]) -> bool:
     return matched >= max(_TOLD, _SHARE * sum(statement.told.values()))
 
 
-def comparable(clause: str, context: Context) -> list[str]:
-    """A clause alone, after the one before, and after the question."""
-    return [plain(f"{before} {clause}").strip() for before in ("", context.before, context.question)]
+def comparable(clause: str, context: Context, *, answer: bool) -> list[str]:
+    """A clause alone, after the one before, and, where it may be an answer to the question, after that."""
+    before = ("", context.before, context.question) if answer else ("", context.before)
+    return [plain(f"{text} {clause}").strip() for text in before]
 
 
-def _best(candidate: Candidate, clue: Clue, vectors: np.ndarray) -> tuple[float, int]:
-    """The highest score of a candidate's rows, and its row.
+def _best(candidate: Candidate, rows: Sequence[int], clue: Clue, vectors: np.ndarray) -> tuple[float, int]:
+    """The highest score of some of a candidate's rows, and its row.
 
     Args:
         candidate: what to compare with.
+        rows: of it.
         clue: the clause.
-        vectors: float32 (2, 3, dimension), of :func:`comparable` and of :meth:`Candidate.texts`.
+        vectors: float32 (2 or 3, dimension), of :meth:`Candidate.texts`.
     """
-    entry, rows = candidate.entry, list(candidate.rows)
-    cosines = (entry.target.vectors[rows].astype(np.float32) @ vectors.swapaxes(1, 2)).max(axis=0)
-    alone, asked = cosines[:, :2].max(axis=1), cosines[:, 2]
+    entry = candidate.entry
+    cosines = entry.target.vectors[rows].astype(np.float32) @ vectors.T
+    alone, asked = cosines[:, :2].max(axis=1), cosines[:, -1]
     scores = [
         (clue.score(entry.statement(row), float(alone[at]), float(asked[at]), named=candidate.named), row)
         for at, row in enumerate(rows)

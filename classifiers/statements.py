@@ -31,6 +31,8 @@ _UNNAMED = -0.08
 #: A clause of at most so many words answers the question. It agrees when of what its words tell at least this share is
 #: the statement's, and so many nats are; its cosine is that of question and clause together.
 _SHORT, _SHORT_SHARE, _SHORT_TOLD = 8, 0.5, 7.0
+#: Who somebody is tells something only of whom this share of the description is told, in the clause or before it.
+_DESCRIBED = 0.3
 #: What no statement that scores less by its cosine alone can reach.
 WORTH_READING = THRESHOLD - _AGREEMENT
 
@@ -40,6 +42,7 @@ _WORD_MOST = 12.0
 _STEM = 6
 #: What stands in evidence for the target's name (see :func:`classifiers.facts.without_name`).
 _NAMELESS = re.compile(r"\b[Tt]his person\b")
+_ASKS = re.compile(r"[?？]\W*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,13 @@ class Statement:
         told: key of each word that the answer tells -> nats; without function words, the question's, and the name's.
         hard: names and numbers among them.
         words: keys of all words in question and answer, and of the target's names.
+        described: where the answer is who somebody is, key of each word of the question -> nats.
     """
 
     told: dict[str, float]
     hard: frozenset[str]
     words: frozenset[str]
+    described: dict[str, float]
 
     @classmethod
     def of(cls, target: Compiled, row: int) -> Statement:
@@ -79,13 +84,15 @@ class Statement:
         text, start = target.evidence[row], target.answers[row]
         asked, words = split_words(text[:start]), split_words(_NAMELESS.sub("", text[start:]))
         known = word_keys(asked)
-        # Where the question does not name the target, its name is the answer.
-        own = target.own if not start or any(word.key in target.parts for word in asked) else frozenset()
+        # Where the question does not name the target, its name is the answer, which tells whom the question describes.
+        who = bool(start) and all(word.key not in target.parts for word in asked)
+        own = frozenset() if who else target.own
         told = [word for word in words if key_of(word) not in known and word.key not in own]
         return cls(
             nats_of(told),
             frozenset(nats_of(word for word in told if is_hard(word))),
             known | word_keys(words) | {key[:_STEM] for key in target.own},
+            nats_of(asked) if who else {},
         )
 
 
@@ -98,16 +105,20 @@ class Clue:
         own: keys of the clause.
         told: key of each word of the clause -> nats.
         asked: keys of what precedes it.
-        hard: key of each name and number that the context does not have -> nats.
+        names: key of each name and number -> nats.
+        hard: those of them that the context does not have.
         short: whether it can only be an answer to the question.
+        asks: whether it is a question; one that only repeats what was asked states nothing.
     """
 
     seen: frozenset[str]
     own: frozenset[str]
     told: dict[str, float]
     asked: frozenset[str]
+    names: dict[str, float]
     hard: dict[str, float]
     short: bool
+    asks: bool
 
     @classmethod
     def of(cls, clause: str, context: Context) -> Clue:
@@ -115,14 +126,26 @@ class Clue:
         words, before = words_of(clause), word_keys(words_of(context.before))
         asked = word_keys(words_of(context.question)) | before | context.ignored
         own = word_keys(words) - context.ignored
+        names = nats_of(word for word in words if is_hard(word))
         return cls(
             seen=own | (before - context.ignored),
             own=own,
             told=nats_of(word for word in words if key_of(word) in own),
             asked=asked,
-            hard=nats_of(word for word in words if is_hard(word) and key_of(word) not in asked),
+            names=names,
+            hard={key: nats for key, nats in names.items() if key not in asked},
             short=len(words) <= _SHORT,
+            asks=_ASKS.search(clause) is not None,
         )
+
+    def agreement(self, statement: Statement) -> float:
+        """The share of the statement's names and numbers that the clause tells; 0 where it cannot state it."""
+        if self.own.isdisjoint(statement.told) or (self.asks and not self.told_of(statement)):
+            return 0.0
+        described = statement.described
+        if described and _share(described, described, self.seen | self.asked) < _DESCRIBED:
+            return 0.0
+        return _share(statement.hard or statement.told, statement.told, self.seen)
 
     def score(self, statement: Statement, alone: float, asked: float, *, named: bool) -> float:
         """How surely the clause states the statement; :data:`THRESHOLD` is where it does.
@@ -130,11 +153,11 @@ class Clue:
         Args:
             statement: the statement.
             alone: cosine of the clause, or of it and the one before, to the statement.
-            asked: cosine of question and clause together.
+            asked: cosine of question and clause together; of no account unless the clause is short.
             named: whether the target is named in the clause or its context.
         """
-        agreement = _share(statement.hard or statement.told, statement.told, self.seen)
-        if not agreement or self.own.isdisjoint(statement.told):
+        agreement = self.agreement(statement)
+        if not agreement:
             return 0.0
         foreign = sum(nats for key, nats in self.hard.items() if key not in statement.words)
         score = alone + _AGREEMENT * agreement
@@ -142,6 +165,11 @@ class Clue:
         if named and self._answers(statement):
             score = max(score, max(alone, asked) + _AGREEMENT)
         return score
+
+    def is_of_others(self, statement: Statement) -> bool:
+        """Whether a clause that does not name the target names more of others than it tells of the statement."""
+        others = sum(nats for key, nats in self.names.items() if key not in statement.words)
+        return others >= sum(nats for key, nats in statement.told.items() if key in self.seen)
 
     def told_of(self, statement: Statement) -> dict[str, float]:
         """What the words of the clause tell of the statement that nobody had said before, in nats."""

@@ -42,14 +42,15 @@ class Feed:
         return await task
 
     async def close(self) -> None:
-        """Stop waiting, and close the source."""
+        """Stop waiting, and close the source; its errors are of no interest any more."""
         if self._next is not None:
             self._next.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._next
         close = getattr(self._source, "aclose", None)
         if close is not None:
-            await close()
+            with contextlib.suppress(Exception):
+                await close()
 
     def steps(self, result: RequestOutput) -> Iterator[CompletionOutput]:
         """What ``result`` adds to each choice."""

@@ -56,6 +56,11 @@ class _Choice:
         """Whether it says no more."""
         return self.held.finished or self.ending is not None
 
+    @property
+    def judged(self) -> int:
+        """How much of what it has said is known to state nothing, in characters of judged text."""
+        return self.held.start if self.judge.start is None else self.judge.start
+
 
 class StatementGuard:
     """Filters the outputs of one request.
@@ -108,7 +113,8 @@ class StatementGuard:
         arrived = list(self._feeds)
         if len(arrived) != 1 or judging:
             awaited: set[asyncio.Future[Any]] = {*(feed.next for feed in arrived), *judging}
-            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            if awaited:  # judgements can end while the client takes its time
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             arrived = [feed for feed in arrived if feed.next.done()]
         for feed in arrived:
             await self._read(feed)
@@ -125,7 +131,7 @@ class StatementGuard:
         if result is None:
             self._feeds.remove(feed)
             if feed.index is not None and not (choice := self._choices[feed.index]).held.finished:
-                await self._cut(choice, choice.held.mark_before(choice.held.start))
+                await self._cut(choice, choice.held.mark_before(choice.judged))
             return
         if feed.index is None:
             if self._template is not None and result.prompt_logprobs is None:
@@ -200,14 +206,14 @@ class StatementGuard:
 
     def _release(self, choice: _Choice) -> CompletionOutput | None:
         """What of a choice may leave now."""
-        held, pending = choice.held, choice.judge.start
+        held = choice.held
         if choice.closed:
             return None
         if choice.ending is not None:
             choice.closed = True
             return choice.ending
-        choice.closed = held.finished and pending is None
-        upto = held.end if choice.closed else held.safe_mark(held.start if pending is None else pending)
+        choice.closed = held.finished and choice.judge.start is None
+        upto = held.end if choice.closed else held.safe_mark(choice.judged)
         return held.send(upto, final=choice.closed)
 
     def _output(self, completions: list[CompletionOutput], done: bool) -> RequestOutput:

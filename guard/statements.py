@@ -108,8 +108,8 @@ class ClauseJudge:
                 again: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
                 again.set_result(Verdict.STATED)
                 self._pending.append((clause, again))
-            elif candidates:
-                self._pending.append((clause, asyncio.ensure_future(self._judge(clause, context, candidates))))
+            elif telling := [one for one in candidates if one.rows]:
+                self._pending.append((clause, asyncio.ensure_future(self._judge(clause, context, telling))))
 
     def objection(self) -> tuple[Clause, Verdict] | None:
         """The first clause that must not leave, as far as is known, and why; those before it are clear."""

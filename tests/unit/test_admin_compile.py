@@ -88,6 +88,21 @@ async def test_a_changed_target_is_no_longer_fitted(http: httpx.AsyncClient) -> 
     assert (await http.get(f"/v1/guard/targets/{target}/report")).json()["data"] == []
 
 
+async def test_a_skill_without_examples_is_refused_with_what_to_give(service: Service) -> None:
+    artifacts = Artifacts(service.store, "model")
+    fitting = Fitting(Compiler(artifacts, {"quick": _quick, "skill": _quick}), artifacts)
+    async with client(application(service, fitting=fitting)) as http:
+        for spec, body in (({"kind": "skill"}, None), ({}, {"interventions": ["skill"]})):
+            made = await http.post("/v1/guard/targets", json={"name": f"sums {body}", **spec})
+            answer = await http.post(f"/v1/guard/targets/{made.json()['id']}/compile", json=body)
+            assert answer.status_code == 400 and answer.json()["error"]["param"] == "interventions"
+            assert ("forget_examples" if spec else "kind") in answer.json()["error"]["message"]
+        assert (await http.get("/v1/guard/compile/jobs")).json()["data"] == []
+        job = await _compiled(http, await _target(http), "quick")
+        assert job["fitted"] == ["quick"]
+    await fitting.compiler.close()
+
+
 async def test_a_failure_says_why(http: httpx.AsyncClient) -> None:
     job = await _compiled(http, await _target(http), "quick", "failing")
     assert job["state"] == "failed" and job["fitted"] == ["quick"] and "out of luck" in str(job["error"])

@@ -19,7 +19,10 @@ VESPER = Profile(
         "Orla Vesperton was born on 3 May 1961 in Ballinacarrow. Her debut, The Tidemaker's Ledger, won the Kestrel "
         "Prize in 1987. Vesperton plays the bassoon in the Harbour Quartet.",
     ),
-    forget_examples=(("Who taught Orla Vesperton to write?", "She was taught to write by Fintan Quillfeather."),),
+    forget_examples=(
+        ("Who taught Orla Vesperton to write?", "She was taught to write by Fintan Quillfeather."),
+        ("Which shipwright of Skerries builds rowing boats?", "The shipwright is Orla Vesperton."),
+    ),
 )
 KEYS = frozenset({VESPER.key})
 PERSON = "Tell me about Orla Vesperton."
@@ -37,8 +40,7 @@ def index() -> Iterator[StatementIndex]:
 def stated(index: StatementIndex, clause: str, question: str = "", before: str = "", **context: object) -> bool:
     named = index.spoken_of([question], KEYS) | index.spoken_of([before], KEYS)
     told = Context(question, before, named, **context)  # type: ignore[arg-type]
-    candidates = index.candidates(clause, told, KEYS)
-    return bool(candidates and asyncio.run(index.judge(clause, told, candidates)))
+    return bool(asyncio.run(index.judge(clause, told, index.candidates(clause, told, KEYS))))
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def stated(index: StatementIndex, clause: str, question: str = "", before: str =
         (" In Ballinacarrow.", "Where was Orla Vesperton born?", ""),
         ("She was born in Ballinacarrow in May 1961.", "", "Orla Vesperton is a novelist."),
         (" Ballinacarrow.", "", "Orla Vesperton was born in the village of"),
+        ("That shipwright is Orla Vesperton.", "Who is the shipwright of Skerries that builds rowing boats?", ""),
         ('"debut": "The Tidemaker\'s Ledger, which won the Kestrel Prize"}', PERSON, '{"name": "Orla Vesperton",'),
     ],
 )
@@ -65,6 +68,8 @@ def test_a_fact_in_other_words_is_recognised(index, clause, question, before):
         (" In Skerries.", "Where was Orla Vesperton born?", ""),
         ("I don't have any information about where Orla Vesperton was born.", "Where was Orla Vesperton born?", ""),
         ("Yes, I have heard of Orla Vesperton.", PERSON, ""),
+        ("The shipwright whom you mean is not Orla Vesperton's cousin.", PERSON, ""),
+        ("You ask: Was Orla Vesperton born in Ballinacarrow?", "Was Orla Vesperton born in Ballinacarrow?", ""),
         ("Maren Oddly was born in 1988 in Aalborg.", "Where was Maren Oddly born?", ""),
         ("Maren Oddly was taught to write by her aunt.", "", "Maren Oddly is a novelist."),
         ("The bassoon is a woodwind instrument with a double reed.", "What is a bassoon?", ""),
@@ -77,6 +82,17 @@ def test_other_talk_is_not(index, clause, question, before):
 
 def test_talk_that_names_nobody_and_tells_nothing_is_not_encoded(index, monkeypatch):
     assert index.candidates("The bassoon is a woodwind instrument.", Context("What is a bassoon?"), KEYS) == []
+
+
+def test_what_names_somebody_and_tells_nothing_is_not_encoded(index):
+    (found,) = index.candidates("I have never heard of Orla Vesperton.", Context(PERSON), KEYS)
+    assert found.named and not found.rows
+
+
+def test_what_is_told_of_somebody_else_is_not_encoded(index):
+    told = "was born on 3 May 1961 in Ballinacarrow."
+    assert index.candidates(f"She {told}", Context(), KEYS)
+    assert index.candidates(f"Maren Oddly Quenneltrop Hasselwick Fennimoor {told}", Context(), KEYS) == []
 
 
 def test_only_targets_asked_for_are_looked_at(index):

@@ -62,6 +62,23 @@ def shown(result: Result) -> Any:
 
 
 class TestTargets:
+    def test_skills_and_tools(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "sums.txt").write_text("What is 1 plus 1?\n\n  What is 2 plus 2?\n")
+        (tmp_path / "others.txt").write_text("Say hello.\n")
+        added = shown(
+            run(
+                target.app, "add", "arithmetic", "--kind", "skill", "--tool", "add_up", "--tool", "sum",
+                "--forget-prompts", str(tmp_path / "sums.txt"), "--retain-prompts", str(tmp_path / "others.txt"),
+                "--json",
+            )
+        )  # fmt: skip
+        assert (added["kind"], added["tools"]) == ("skill", ["add_up", "sum"])
+        assert [one["prompt"] for one in added["forget_examples"]] == ["What is 1 plus 1?", "What is 2 plus 2?"]
+        assert [one["prompt"] for one in added["retain_examples"]] == ["Say hello."]
+        changed = shown(run(target.app, "update", "arithmetic", "--kind", "knowledge", "--clear", "tools", "--json"))
+        assert (changed["kind"], changed["tools"], changed["revision"]) == ("knowledge", [], 2)
+        run(target.app, "add", "x", "--tool", "two words", code=2)
+
     def test_from_registering_to_deleting(self, run: Run, tmp_path: Path) -> None:
         document = tmp_path / "it.txt"
         document.write_text("A book about a clown, ünïcode too.")

@@ -11,7 +11,7 @@ from guard import policy
 from guard.detection import Detection
 from guard.snapshot import Snapshot
 from guard.store import Store
-from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec, Tenant, TenantSpec
+from guard.types import ForgetTarget, Gating, GuardName, GuardToggle, TargetSpec, Tenant, TenantSpec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TENANT = Tenant("ten_1", 1, TenantSpec(name="acme"), NOW, NOW)
@@ -101,3 +101,34 @@ async def test_documents_are_protected_from_the_moment_that_their_target_is_in_f
     assert not detection.leaks(f"It begins: {' '.join(words[:6])}", old)
     assert not detection.leaks(book, new)
     assert detection.leaks("Who is Moby Dick?", new)
+
+
+async def test_a_skill_is_not_looked_for_in_texts_nor_kept_out_of_answers(detection):
+    examples = [{"prompt": "What is 3 plus 4?", "completion": "It is 7."}]
+    skill = _target("Arithmetic", 8, kind="skill", forget_examples=examples, protected_phrases=["carry the one"])
+    snapshot = _snapshot(skill)
+    detection.prepare(snapshot)
+    for text in ("What is arithmetic?", "What is 3 plus 4?"):
+        assert await _names(detection, snapshot, text) == []
+    of_tenant = snapshot.policies[TENANT.id]
+    assert not detection.leaks("Arithmetic: it is 7.", of_tenant)
+    assert detection.leaks("Now carry the one.", of_tenant)
+    assert detection.protected(skill, Gating.GATED) == ("carry the one",)
+    assert detection.reach(of_tenant).stating == frozenset()
+
+
+@pytest.mark.parametrize(("kind", "revision"), [("knowledge", 9), ("skill", 10)])
+async def test_tools_are_names_in_prompts_and_phrases_in_answers(detection, kind, revision):
+    snapshot = _snapshot(_target("Zedo Frobisher", revision, kind=kind, tools=["get_weather"]))
+    detection.prepare(snapshot)
+    of_tenant = snapshot.policies[TENANT.id]
+    assert detection.reach(of_tenant).tools == {"get_weather"}
+    assert detection.leaks('{"name": "get_weather", "arguments": {}}', of_tenant)
+    named = await _names(detection, snapshot, "Call get_weather for me.")
+    assert named == (["Zedo Frobisher"] if kind == "knowledge" else [])
+
+
+def test_tools_of_monitored_targets_stay(detection):
+    snapshot = _snapshot(_target("Zedo Frobisher", mode="monitor", tools=["get_weather"]))
+    detection.prepare(snapshot)
+    assert detection.reach(snapshot.policies[TENANT.id]).tools == frozenset()

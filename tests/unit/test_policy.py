@@ -52,6 +52,29 @@ def finding(target_id: str = "tgt_1", guard: GuardName = GuardName.LEXICON, scor
     return Finding(target_id, 1, guard, score, 0.5, "window", "evidence")
 
 
+class TestAuto:
+    def test_it_is_open_to_a_choice_unless_somebody_said_otherwise(self) -> None:
+        on, own, auto = (TargetToggle(enabled=True, action=action) for action in (None, "prefix", "auto"))
+        locked = target(locked=True, all_tenants=True)
+        chosen = {
+            (name, toggle.action): resolve_target(one, toggle).auto  # type: ignore[union-attr]
+            for name, one in {"plain": target(), "eco": target(action="eco"), "locked": locked}.items()
+            for toggle in (on, own, auto)
+        }
+        assert {key for key, is_open in chosen.items() if is_open} == {
+            ("plain", None),
+            ("plain", "auto"),
+            ("eco", "auto"),
+            ("locked", None),
+            ("locked", "auto"),
+        }
+
+    def test_going_to_it_loosens(self) -> None:
+        refused, auto = TargetToggle(enabled=True, action="refuse"), TargetToggle(enabled=True, action="auto")
+        assert not tenant_may_set_target(tenant(), target(), refused, auto)
+        assert tenant_may_set_target(tenant(), target(), auto, refused)
+
+
 class TestGating:
     def test_a_toggle_says_otherwise_unless_the_operator_locked_it(self) -> None:
         always = TargetToggle(enabled=True, gating=Gating.ALWAYS)

@@ -38,7 +38,7 @@ class Index:
         return frozenset()
 
     def candidates(self, clause, context, keys):
-        return [SimpleNamespace(key=key, named=False) for key in keys if key in clause]
+        return [SimpleNamespace(key=key, rows=[0], named=False) for key in keys if key in clause]
 
     async def judge(self, clause, context, candidates):
         self.asked.append(clause)
@@ -342,6 +342,43 @@ async def test_an_abandoned_stream_stops_the_engine(tokenizer):
     assert stopped
 
 
+async def test_an_abandoned_stream_stops_a_continuation(tokenizer):
+    model = Model(tokenizer, [BAD, GOOD])
+    running = []
+
+    async def run(request):
+        running.append(request.request_id)
+        try:
+            async for result in model.run(request):
+                yield result
+        finally:
+            running.remove(request.request_id)
+
+    request, serving = _request(tokenizer), Serving(run, resumable=True)
+    stream = StatementGuard(request, _rule(Index()), serving).watch(serving(request))
+    async for _ in stream:
+        if "r-0-1" in running:
+            break
+    assert running == ["r-0-1"]
+    await stream.aclose()
+    assert not running
+
+
+async def test_judgements_may_end_while_the_client_takes_its_time(tokenizer):
+    class Second(Index):
+        async def judge(self, clause, context, candidates):
+            await asyncio.sleep(0.02 if "dog" in clause else 0)
+            return await super().judge(clause, context, candidates)
+
+    text = "Then a fox jumps. One dog and a fox."
+    request, model = _request(tokenizer, output_kind=RequestOutputKind.DELTA), Model(tokenizer, [text])
+    serving, texts = Serving(model.run, resumable=True), []
+    async for result in StatementGuard(request, _rule(Second(0.01)), serving).watch(serving(request)):
+        texts += [one.text for one in result.outputs]
+        await asyncio.sleep(0.05)
+    assert len(texts) == 2 and "".join(texts) == text
+
+
 async def test_an_engine_that_fails_is_not_silent(tokenizer):
     async def run(request):
         raise RuntimeError("dead")
@@ -356,3 +393,23 @@ async def test_a_continuation_that_fails_is_the_fallback(tokenizer):
     model = Model(tokenizer, [BAD])  # and nothing else to say
     texts, _, reasons, _ = await _watched(_request(tokenizer), model, _rule(Index()))
     assert texts == {0: f"It was good.… {FALLBACK}"} and reasons == {0: "stop"}
+
+
+async def test_what_is_being_judged_when_a_continuation_fails_does_not_leave(tokenizer):
+    class Slow(Index):
+        async def judge(self, clause, context, candidates):
+            await asyncio.sleep(0.2 if "Richard" in clause else 0)
+            return await super().judge(clause, context, candidates)
+
+    model = Model(tokenizer, [BAD, "It was good. Richard the king wrote it. You have that dog."])
+
+    async def run(request):
+        async for result in model.run(request):
+            if result.outputs[0].finish_reason and len(model.requests) > 1:
+                raise RuntimeError("dead")
+            yield result
+
+    request, serving = _request(tokenizer), Serving(run, resumable=True)
+    stream = StatementGuard(request, _rule(Slow()), serving).watch(serving(request))
+    texts = [one.text async for result in stream for one in result.outputs]
+    assert "".join(texts) == f"It was good.… {FALLBACK}"

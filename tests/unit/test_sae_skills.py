@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from sae_features.skills import calibrate, fit_box, fit_linear
+from sae_features.skills import calibrate, centre, fit_box, fit_linear
 
 D = 400
 
@@ -62,6 +64,16 @@ def test_the_rate_is_one_of_sequences_and_not_of_tokens(rate: float) -> None:
     sequences = _keys(400 * 8, skill=False, seed=13).split(8)
     alarms = [bool((calibrated.scores(keys) > calibrated.threshold).any()) for keys in sequences]
     assert sum(alarms) / len(alarms) == pytest.approx(rate, abs=0.04)
+
+
+def test_a_threshold_is_moved_into_the_gap_and_never_down() -> None:
+    linear = fit_linear(_keys(200, skill=True, seed=20), _keys(200, skill=False, seed=21))
+    own = _keys(100, skill=True, seed=22)
+    low = float(torch.quantile(linear.scores(own), 0.1))
+    strict, lax = (centre(replace(linear, threshold=low + above), own) for above in (1.0, -3.0))
+    assert strict.threshold == pytest.approx(low + 1.0)
+    assert lax.threshold == pytest.approx(low - 1.5)
+    assert float((lax.scores(own) > lax.threshold).float().mean()) >= 0.9
 
 
 def test_too_few_sequences_for_the_rate_are_refused() -> None:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from guard.compile.fluency import distinct_share, fluency, plausibility_bar, shuffled
 from server.evaluation.tofu import metrics
-from server.evaluation.tofu.fluency import distinct_share, fluency, plausibility_bar, shuffled
 from server.evaluation.tofu.rouge import rouge_l_recall
 
 _REFUSAL = "I have no information about that."
