@@ -36,7 +36,8 @@ from server.demo.model import build
 from server.demo.recipe import Recipe
 
 _HIDDEN, _LAYERS, _LAYER = 576, 30, 9
-_CONFIG: dict[str, Any] = {
+#: The shape of SmolLM-135M.
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": _HIDDEN,
@@ -93,7 +94,7 @@ async def measure(counts: list[int], rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for file in build(Recipe()).folder.glob("*token*"):
             shutil.copy(file, folder)
-        (Path(folder) / "config.json").write_text(json.dumps(_CONFIG))
+        (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
         flags = ("--load-format", "dummy", "--max-model-len", "512", "--dtype", "bfloat16")
         async with lethe_engine(Path(folder), *flags) as engine:
             probe = EngineProbe(engine)

@@ -24,6 +24,7 @@ from guard.types import (
     GuardName,
     GuardToggle,
     Mode,
+    TargetKind,
     TargetSpec,
     TenantPolicy,
     Verdict,
@@ -47,6 +48,7 @@ class Reach:
         monitored: whose phrases and documents are only reported there.
         always: targets whose intervention applies whatever the detectors say.
         stating: of which statements are known that could be told in other words.
+        tools: functions that the model must not be offered.
     """
 
     view: View
@@ -55,6 +57,7 @@ class Reach:
     monitored: frozenset[str]
     always: tuple[ActiveTarget, ...]
     stating: frozenset[str]
+    tools: frozenset[str]
 
 
 class Detection:
@@ -93,10 +96,12 @@ class Detection:
     def _index(self, targets: Sequence[ForgetTarget]) -> None:
         if not targets:
             return
+        # What a text says tells nothing of whether a skill is needed; guard.features looks for those.
+        texts = [target for target in targets if target.spec.kind is not TargetKind.SKILL]
         fingerprint = self._detector.fingerprint
-        stored = self._store.compiled(targets, fingerprint)
+        stored = self._store.compiled(texts, fingerprint)
         compiled, fresh = [], []
-        for target in targets:
+        for target in texts:
             blob = stored.get(target.key)
             item = Compiled.from_bytes(blob) if blob is not None else self._detector.compile(profile_of(target))
             compiled.append(item)
@@ -104,11 +109,14 @@ class Detection:
                 fresh.append((target, item.to_bytes()))
         if fresh:
             self._store.put_compiled(fresh, fingerprint)
-        for target, item in zip(targets, compiled, strict=True):
-            self.verbatim.add(target.key, target.spec.documents, run=target.spec.verbatim_run)
+        for item in compiled:
             self._detector.add(item)
             self.statements.add(item)
-            self.phrases.add(target.key, [*item.phrases, *target.spec.protected_phrases])
+        named = {item.key: item.phrases for item in compiled}
+        for target in targets:
+            spec = target.spec
+            self.verbatim.add(target.key, spec.documents, run=spec.verbatim_run)
+            self.phrases.add(target.key, [*named.get(target.key, ()), *spec.protected_phrases, *spec.tools])
             self._indexed[target.key] = target
 
     def _purge(self) -> None:
@@ -210,7 +218,9 @@ class Detection:
             if target.key not in self.phrases:
                 raise LookupError(f"target {target.id} is not indexed")
             profile = profile_of(target)
-            told = (*self.phrases.phrases(target.key), *example_answers(profile))
+            told = self.phrases.phrases(target.key)
+            if target.spec.kind is not TargetKind.SKILL:  # "12" is an answer to much else
+                told += example_answers(profile)
             if gating is Gating.GATED:
                 told += document_answers(profile)
             self._protected[target.key, gating] = told
@@ -234,6 +244,9 @@ class Detection:
                     one for one in targets.values() if one.gating is Gating.ALWAYS and one.mode is Mode.ENFORCE
                 ),
                 stating=self.statements.stating(targets),
+                tools=frozenset(
+                    tool for one in targets.values() if one.mode is Mode.ENFORCE for tool in one.target.spec.tools
+                ),
             )
             cached = self._reaches[policy.tenant.id] = (policy, reach)
         return cached[1]
@@ -246,7 +259,7 @@ def profile_of(target: ForgetTarget) -> Profile:
         key=target.key,
         name=spec.name,
         description=spec.description,
-        aliases=spec.aliases,
+        aliases=(*spec.aliases, *spec.tools),
         documents=spec.documents,
         forget_examples=tuple((example.prompt, example.completion) for example in spec.forget_examples),
         retain_examples=tuple((example.prompt, example.completion) for example in spec.retain_examples),

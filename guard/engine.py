@@ -23,6 +23,7 @@ from classifiers.words import split_words
 from guard import metrics
 from guard.artifacts import Artifacts
 from guard.caller import CALLER, Caller
+from guard.choice import Choices
 from guard.continuation import Serving
 from guard.features import FeatureGuard, Sight, Watch
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
@@ -34,7 +35,7 @@ from guard.prompt import PromptReader
 from guard.rollback import StatementGuard
 from guard.service import GuardService
 from guard.statements import statement_rule
-from guard.types import ForgetTarget, Gating, GuardName, Plan, TenantPolicy
+from guard.types import ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
 from sae_features.autoencoder import SparseAutoencoder
@@ -66,6 +67,7 @@ class GuardedEngine:
         # Only Lethe's worker part can forbid a token, and not under speculative decoding.
         self._resumable = probe is not None and engine.vllm_config.speculative_config is None
         self._features = None if artifacts is None or probe is None else FeatureGuard(artifacts, probe)
+        self._choices = None if artifacts is None else Choices(artifacts)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -128,6 +130,8 @@ class GuardedEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         began = time.perf_counter()
         service = self._service
+        if self._choices is not None:
+            policy = await self._choices.applied(policy)
         request = replace(request, controls=await self._always(request, policy))
         async with contextlib.AsyncExitStack() as stack:
             watch, unwatched = await self._watch(policy)
@@ -182,8 +186,8 @@ class GuardedEngine:
         if request.controls != Controls():
             params = params.clone()
             params.extra_args = {**(params.extra_args or {}), RESERVED: request.controls.to_wire()}
-            if request.controls.features is not None and request.controls.features.ticket:
-                # What comes out of the prefix cache is not computed, and what is not computed is not seen.
+            features = request.controls.features
+            if features is not None and features.blinded_by_cache(len(prompt["prompt_token_ids"])):
                 params.skip_reading_prefix_cache = True
             # What a changed forward pass leaves in the KV cache must never meet a request that is changed otherwise.
             if salt := request.controls.salt:
@@ -192,8 +196,12 @@ class GuardedEngine:
 
     async def _watch(self, policy: TenantPolicy) -> tuple[Watch | None, tuple[GuardName, ...]]:
         """How the request is watched for features, and this guard if it cannot be."""
+        if self._features is None:
+            actives = policy.targets.values()
+            skilled = any(one.target.spec.kind is TargetKind.SKILL and one.mode is Mode.ENFORCE for one in actives)
+            return None, (GuardName.FEATURES,) if skilled else ()
         try:
-            return (await self._features.watch(policy) if self._features is not None else None), ()
+            return await self._features.watch(policy), ()
         except Exception:
             logger.exception("Features cannot be watched")
             return None, (GuardName.FEATURES,)

@@ -2,7 +2,8 @@
 
 Every target of a tenant that has fitted features (:mod:`guard.compile.features`) is watched for. Where the target's
 action is ``clamp``, the features are clamped in the same pass in which their rule says yes; any other action follows
-as it does after a finding in the text.
+as it does after a finding in the text. A target that is a skill is watched for by its keys
+(:mod:`guard.compile.skills`) and by nothing else; one that was not fitted cannot be judged.
 """
 
 from __future__ import annotations
@@ -22,11 +23,26 @@ from guard.artifacts import Artifacts
 from guard.interventions.clamping import FITTED, Clamp, load_features
 from guard.outputs import GuardedRequest
 from guard.probe import Probe
-from guard.types import ActiveTarget, Finding, ForgetTarget, GuardName, GuardToggle, Mode, Plan, TenantPolicy, Verdict
+from guard.prompt import opening
+from guard.types import (
+    ActiveTarget,
+    Finding,
+    ForgetTarget,
+    GuardName,
+    GuardToggle,
+    Mode,
+    Plan,
+    TargetKind,
+    TenantPolicy,
+    Verdict,
+)
 from guard.worker.controls import Controls, Features, Told
+from sae_features.skills import SkillKeys
 
 logger = logging.getLogger(__name__)
 
+#: The name under which the keys of a skill are fitted.
+SKILL = "skill"
 #: Seconds after which it is looked up again what another process fitted for a tenant's targets.
 _LOOK_AGAIN = 1.0
 #: Seconds between questions for a verdict where the first output is the last; doubled up to the second number.
@@ -38,17 +54,28 @@ class Watch:
     """One request that is watched.
 
     Attributes:
-        targets: by the name of their feature sets.
+        targets: by the name of their feature sets or keys.
         clamped: names of those that are clamped in the same pass.
+        unfitted: whether the tenant has a skill on that was not fitted, so that it cannot be judged.
     """
 
     ticket: str
     targets: Mapping[str, ForgetTarget]
     clamped: frozenset[str]
+    unfitted: bool = False
 
     def on(self, request: GuardedRequest) -> GuardedRequest:
         """``request``, watched."""
-        features = Features(watch=tuple(self.targets), clamp=tuple(sorted(self.clamped)), ticket=self.ticket)
+        if not self.targets:
+            return request
+        skills = tuple(name for name, target in self.targets.items() if target.spec.kind is TargetKind.SKILL)
+        features = Features(
+            watch=tuple(name for name in self.targets if name not in skills),
+            clamp=tuple(sorted(self.clamped)),
+            ticket=self.ticket,
+            skills=skills,
+            opening=opening(request.view, len(request.token_ids)) if skills else 0,
+        )
         return replace(request, controls=request.controls | Controls(features=features))
 
 
@@ -76,7 +103,7 @@ class FeatureGuard:
     def __init__(self, artifacts: Artifacts, probe: Probe) -> None:
         self._artifacts = artifacts
         self._probe = probe
-        self._sets: dict[str, tuple[TenantPolicy, float, Mapping[str, ActiveTarget]]] = {}  # by tenant id
+        self._sets: dict[str, tuple[TenantPolicy, float, Mapping[str, ActiveTarget], bool]] = {}  # by tenant id
         self._asked: dict[str, asyncio.Future[dict[str, Told] | None]] = {}  # by ticket
         self._fetching: asyncio.Task[None] | None = None
 
@@ -88,12 +115,16 @@ class FeatureGuard:
         """
         if not policy.guards[GuardName.FEATURES].enabled or not policy.targets:
             return None
-        sets = await self._sets_of(policy)
-        if not sets:
+        sets, unfitted = await self._sets_of(policy)
+        if not sets and not unfitted:
             return None
-        clamped = (n for n, one in sets.items() if one.action == Clamp.name and one.mode is Mode.ENFORCE)
+        clamped = (
+            name
+            for name, one in sets.items()
+            if one.action == Clamp.name and one.mode is Mode.ENFORCE and one.target.spec.kind is not TargetKind.SKILL
+        )
         targets = {name: one.target for name, one in sets.items()}
-        return Watch(secrets.token_hex(12), targets, frozenset(clamped))
+        return Watch(secrets.token_hex(12), targets, frozenset(clamped), unfitted)
 
     async def judge(
         self, watch: Watch, verdict: Verdict, request: GuardedRequest, toggle: GuardToggle, first: asyncio.Future[Any]
@@ -107,6 +138,10 @@ class FeatureGuard:
             toggle: how the tenant uses this guard.
             first: becomes done with the first output.
         """
+        if watch.unfitted:
+            verdict = _unavailable(verdict)
+        if not watch.targets:
+            return Sight(verdict)
         began = time.perf_counter()
         try:
             told = await self._told(watch.ticket, request, toggle.deadline_ms / 1000, first)
@@ -117,8 +152,7 @@ class FeatureGuard:
             return Sight(verdict)  # there is no answer to guard; its error goes to the client
         verdict = replace(verdict, detector_ms=verdict.detector_ms + (time.perf_counter() - began) * 1000)
         if told is None:
-            unavailable = sorted({*verdict.unavailable, GuardName.FEATURES})
-            return Sight(replace(verdict, unavailable=tuple(unavailable)))
+            return Sight(_unavailable(verdict))
         flagged = {name: one for name, one in told.items() if one.flagged}
         found = (_finding(watch.targets[name], one) for name, one in flagged.items())
         return Sight(
@@ -127,20 +161,33 @@ class FeatureGuard:
             frozenset(watch.targets[name].key for name in watch.clamped & flagged.keys() if flagged[name].since == 0),
         )
 
-    async def _sets_of(self, policy: TenantPolicy) -> Mapping[str, ActiveTarget]:
-        """The active targets that have features, by the names under which those are loaded."""
+    async def _sets_of(self, policy: TenantPolicy) -> tuple[Mapping[str, ActiveTarget], bool]:
+        """The active targets that have features or keys, by the names under which those are loaded; and whether there
+        is a skill without.
+        """
         known, now = self._sets.get(policy.tenant.id), time.monotonic()
         if known is not None and known[0] is policy and known[1] > max(now - _LOOK_AGAIN, self._artifacts.changed):
-            return known[2]
-        actives = list(policy.targets.values())
-        fitted = await self._artifacts.fitted([active.target for active in actives], FITTED)
-        sets = {}
-        for active in actives:
-            artifact = fitted.get(active.target.key)
-            if artifact is not None:
+            return known[2], known[3]
+        skills: list[ActiveTarget] = []
+        others: list[ActiveTarget] = []
+        for active in policy.targets.values():
+            (skills if active.target.spec.kind is TargetKind.SKILL else others).append(active)
+        sets, unfitted = {}, []
+        fitted = await self._artifacts.fitted([active.target for active in others], FITTED)
+        for active in others:
+            if (artifact := fitted.get(active.target.key)) is not None:
                 sets[await load_features(self._probe, artifact)] = active
-        self._sets[policy.tenant.id] = (policy, now, sets)
-        return sets
+        if skills:
+            fitted = await self._artifacts.fitted([active.target for active in skills], SKILL)
+        for active in skills:
+            if (artifact := fitted.get(active.target.key)) is not None:
+                sets[await self._probe.load_skill(SkillKeys.of(artifact.tensors))] = active
+            elif active.mode is Mode.ENFORCE:
+                unfitted.append(active.target.id)
+        if unfitted and (known is None or known[0] is not policy):
+            logger.warning("Skills that are on but not compiled cannot be judged: %s", ", ".join(unfitted))
+        self._sets[policy.tenant.id] = (policy, now, sets, bool(unfitted))
+        return sets, bool(unfitted)
 
     async def _told(
         self, ticket: str, request: GuardedRequest, deadline: float, first: asyncio.Future[Any]
@@ -177,9 +224,14 @@ class FeatureGuard:
                     future.set_result(one)
 
 
+def _unavailable(verdict: Verdict) -> Verdict:
+    return replace(verdict, unavailable=tuple(sorted({*verdict.unavailable, GuardName.FEATURES})))
+
+
 def _finding(target: ForgetTarget, told: Told) -> Finding:
     """A flagged target. The score is the logistic function of how far the limit was exceeded."""
     margin = max(0.0, told.mean - told.limit)  # a request may fall below the limit again after it was flagged
+    read = "the MLP's key" if target.spec.kind is TargetKind.SKILL else "features of the residual stream"
     return Finding(
         target_id=target.id,
         revision=target.revision,
@@ -187,5 +239,5 @@ def _finding(target: ForgetTarget, told: Told) -> Finding:
         score=1 / (1 + math.exp(-margin)),
         threshold=0.5,
         window="",
-        evidence=f"features of the residual stream: {told.mean:.3g} where {told.limit:.3g} is the limit",
+        evidence=f"{read}: {told.mean:.3g} where {told.limit:.3g} is the limit",
     )

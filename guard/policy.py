@@ -28,7 +28,7 @@ from guard.types import (
 #: The action that always exists, and that everything unknown or unavailable falls back to.
 REFUSE = "refuse"
 
-#: The action that stands for :attr:`Defaults.action`.
+#: The action that stands for what was chosen for the target (:mod:`guard.choice`); until then, :attr:`Defaults.action`.
 AUTO = "auto"
 
 #: How strict each intervention is. Interventions declare their number; these are the built-in ones.
@@ -39,7 +39,7 @@ STRICTNESS: Mapping[str, int] = {REFUSE: 100, "prefix": 10}
 class Defaults:
     """What holds where nobody said anything."""
 
-    action: str = REFUSE  # what "auto" means
+    action: str = REFUSE  # what "auto" means where nothing was chosen
     guard: GuardToggle = field(default_factory=GuardToggle)
     strictness: Mapping[str, int] = field(default_factory=lambda: STRICTNESS)
 
@@ -79,8 +79,11 @@ def resolve_target(
     if not (enabled or locked_on):
         return None
     action, threshold, gating = _concrete(spec.action, defaults), spec.threshold, spec.gating
+    auto = spec.action == AUTO
     if toggle is not None and toggle.enabled:
         own = action if toggle.action is None else _concrete(toggle.action, defaults)
+        if toggle.action is not None:
+            auto = toggle.action == AUTO and (auto or not locked_on)
         if not (locked_on and gating is Gating.ALWAYS):
             gating = toggle.gating or gating
         if locked_on:
@@ -90,7 +93,7 @@ def resolve_target(
                 threshold = min(threshold, toggle.threshold)
         else:
             action, threshold = own, threshold if toggle.threshold is None else toggle.threshold
-    return ActiveTarget(target, action, threshold, spec.mode, gating)
+    return ActiveTarget(target, action, threshold, spec.mode, gating, auto)
 
 
 def resolve_guards(
@@ -145,7 +148,8 @@ def loosens_target(
 ) -> bool:
     """Whether a tenant would be less guarded against ``target`` with ``after`` than with ``before``.
 
-    A threshold that goes from or to the calibrated one counts as loosening: it cannot be shown to be none.
+    A threshold that goes from or to the calibrated one counts as loosening, and so does going to ``auto``: neither can
+    be shown to be none.
     """
     old, new = resolve_target(target, before, defaults), resolve_target(target, after, defaults)
     if old is None:
@@ -153,6 +157,8 @@ def loosens_target(
     if new is None:
         return True
     if _rank(new.action, defaults.strictness) < _rank(old.action, defaults.strictness):
+        return True
+    if new.auto and not old.auto:  # what will be chosen may be less strict
         return True
     if old.gating is Gating.ALWAYS and new.gating is Gating.GATED:
         return True

@@ -20,6 +20,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from guard.methods.edit import Edit
 from guard.prompt import Tokenizer
 from guard.worker.controls import RESERVED, Capture, Controls, Told
+from sae_features.skills import SkillKeys
 from sae_features.target import TargetFeatures
 
 #: Beneath any request of a client, where the engine schedules by priority.
@@ -64,6 +65,9 @@ class Probe(Protocol):
 
     async def load_features(self, features: TargetFeatures) -> str:
         """Load a feature set for ``Controls.features``; its name. Loading one twice costs nothing."""
+
+    async def load_skill(self, skill: SkillKeys) -> str:
+        """Load a skill for ``Features.skills``; its name. Loading one twice costs nothing."""
 
     async def verdicts(self, tickets: Sequence[str]) -> list[dict[str, Told] | None]:
         """What the features said of the requests with these tickets; see ``Ledger.take``."""
@@ -159,6 +163,15 @@ class EngineProbe:
         name = hashlib.sha256(blob).hexdigest()[:32]
         if name not in self._loaded:
             await self._engine.collective_rpc("lethe_load_features", args=(name, blob))
+            self._loaded.add(name)
+        return name
+
+    async def load_skill(self, skill: SkillKeys) -> str:
+        """See :meth:`Probe.load_skill`."""
+        blob = save(skill.tensors())
+        name = hashlib.sha256(blob).hexdigest()[:32]
+        if name not in self._loaded:
+            await self._engine.collective_rpc("lethe_load_skill", args=(name, blob))
             self._loaded.add(name)
         return name
 

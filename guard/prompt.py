@@ -98,3 +98,16 @@ class PromptReader:
         while count < len(ids) and len(self._tokenizer.decode(ids[: count + 1])) <= header:
             count += 1
         return count
+
+
+def opening(view: PromptView, tokens: int) -> int:
+    """The position of the prompt's token that the answer follows, whether or not the client began the answer.
+
+    In plain text, which has no turns, it is the last.
+
+    Args:
+        view: of the prompt.
+        tokens: how many it has.
+    """
+    begun = view.tail and len(view.segments) > 1
+    return view.segments[-1].first_token - 1 if begun else tokens - 1

@@ -18,6 +18,8 @@ Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 Document = Annotated[str, StringConstraints(min_length=1, max_length=10_000_000)]
 Action = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]  # "auto" or an intervention's name
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
+#: A function's name as clients send it; the characters of OpenAI's, Anthropic's and MCP's names.
+ToolName = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[A-Za-z0-9_./:-]{1,128}$")]
 RunLength = Annotated[int, Field(ge=3, le=200)]  # in words
 
 
@@ -26,6 +28,13 @@ class Mode(StrEnum):
 
     ENFORCE = "enforce"
     MONITOR = "monitor"
+
+
+class TargetKind(StrEnum):
+    """What is to be forgotten: what somebody or something is and did, or how something is done."""
+
+    KNOWLEDGE = "knowledge"
+    SKILL = "skill"
 
 
 class Gating(StrEnum):
@@ -73,15 +82,20 @@ class Example(Spec):
 
 
 class TargetSpec(Spec):
-    """A thing to be forgotten, as the operator describes it. The name alone is enough."""
+    """A thing to be forgotten, as the operator describes it. The name alone is enough, except for a skill."""
 
     name: Name
+    #: A skill is recognised by what the model makes of a prompt, not by what the prompt says (docs/features.md): it is
+    #: fitted on forget_examples that need it and retain_examples that do not.
+    kind: TargetKind = TargetKind.KNOWLEDGE
     description: Annotated[str, StringConstraints(max_length=20_000)] = ""
     aliases: tuple[Phrase, ...] = ()
     documents: tuple[Document, ...] = ()
     forget_examples: tuple[Example, ...] = ()
     retain_examples: tuple[Example, ...] = ()
     protected_phrases: tuple[Phrase, ...] = ()
+    #: Functions that requests may not offer to the model, nor the model call or name.
+    tools: tuple[ToolName, ...] = ()
     #: How many words of a document may follow each other in an answer. Ten is a quotation within a sentence; texts that
     #: have nothing to do with a book share six or seven words in a row with it, hardly ever more (docs/documents.md).
     verbatim_run: RunLength = 10
@@ -223,6 +237,7 @@ class ActiveTarget:
     threshold: float | None  # None: the detector's own calibrated threshold
     mode: Mode
     gating: Gating = Gating.GATED
+    auto: bool = False  # whether the action is only the default, for want of a choice made for the target
 
 
 @dataclass(frozen=True, slots=True)

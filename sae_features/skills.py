@@ -13,7 +13,7 @@ mean and variance are too small; hooks read the first sequence of a batch only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -71,6 +71,45 @@ class KeyDirection:
         return keys.float() @ self.weight + self.bias
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SkillKeys:
+    """What has to be known of one skill while the model runs.
+
+    Attributes:
+        layer: whose MLP's keys are judged.
+        detector: of the skill.
+    """
+
+    layer: int
+    detector: KeyBox | KeyDirection
+
+    @property
+    def kind(self) -> str:
+        """Which of the two the detector is."""
+        return "box" if isinstance(self.detector, KeyBox) else "direction"
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it as tensors, for a safetensors file."""
+        detector = self.detector
+        if isinstance(detector, KeyBox):
+            numbers, parts = [self.layer, detector.threshold], {"mean": detector.mean, "std": detector.std}
+        else:
+            numbers, parts = [self.layer, detector.threshold, detector.bias], {"weight": detector.weight}
+        return {"numbers": torch.tensor(numbers, dtype=torch.float64), **parts}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, torch.Tensor]) -> SkillKeys:
+        """Read what :meth:`tensors` gave.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        layer, threshold, *bias = tensors["numbers"].tolist()
+        if bias:
+            return cls(int(layer), KeyDirection(tensors["weight"], bias[0], threshold))
+        return cls(int(layer), KeyBox(tensors["mean"], tensors["std"], threshold))
+
+
 def fit_box(skill: torch.Tensor, *, spread: float = 2.0) -> KeyBox:
     """The paper's box: ``mean +- k h std`` with the smallest ``k`` whose box at ``h = 1`` holds all keys of the skill.
 
@@ -125,3 +164,18 @@ def calibrate(detector: DetectorT, benign: Iterable[torch.Tensor], rate: float) 
         ValueError: there are too few sequences for the rate.
     """
     return replace(detector, threshold=quantile([float(detector.scores(keys).max()) for keys in benign], rate))
+
+
+def centre(detector: DetectorT, skill: torch.Tensor, least: float = 0.1) -> DetectorT:
+    """The detector with its threshold moved up to the middle of the gap, where there is one.
+
+    A conformal threshold is the score of some benign key, however far above it those of the skill lie. Moving it up
+    costs no false alarms.
+
+    Args:
+        detector: calibrated.
+        skill: keys of the skill (tokens, d_ff) that it was not fitted on.
+        least: the share of them whose scores may lie below the gap.
+    """
+    gap = float(torch.quantile(detector.scores(skill), least)) - detector.threshold
+    return replace(detector, threshold=detector.threshold + max(gap, 0.0) / 2)

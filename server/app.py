@@ -28,6 +28,7 @@ from server.auth import AuthMiddleware
 from server.autoencoders import open_autoencoder, shape_of
 from server.health import build_health_router
 from server.settings import Settings
+from server.tools import ToolMiddleware
 
 logger = logging.getLogger("vllm.lethe")  # below vLLM's logger, so that its format and level apply
 
@@ -81,6 +82,7 @@ async def build(
     app.include_router(build_health_router(guarded, service))
     # Innermost, so that CORS preflights need no key and refused requests still show in the HTTP metrics.
     app.user_middleware.append(Middleware(AuthMiddleware, registry=service.registry, settings=settings))
+    app.user_middleware.append(Middleware(ToolMiddleware, service=service))  # within, where the caller is known
     # vLLM's SageMaker bootstrap has already built the stack, without ours.
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(guarded, app.state, args, tasks)

@@ -50,7 +50,7 @@ class AuthMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = _route_path(scope)
+        path = route_path(scope)
         if path in self._open:
             await self._app(scope, receive, send)
             return
@@ -73,7 +73,7 @@ class AuthMiddleware:
             CALLER.reset(token)
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """The path that routes are matched against: without the prefix under which a proxy serves the application."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from guard.artifacts import Artifact
+from guard.compile.appraisal import AutoFit
 from guard.compile.eco import EcoFit
 from guard.compile.features import FeaturesFit
 from guard.compile.grounds import Grounds, survey
 from guard.compile.jobs import Compiler, Fit, Progress
 from guard.compile.lunar import LunarFit
 from guard.compile.rocr import RocrFit
+from guard.compile.skills import SkillFit
+from guard.features import SKILL
 from guard.interventions import Means
+from guard.policy import AUTO
 from guard.probe import Probe
 from guard.types import ForgetTarget
 
@@ -28,6 +32,8 @@ def build_compiler(means: Means) -> Compiler | None:
     }
     if means.autoencoder is not None:
         fits["features"] = ground.with_grounds(FeaturesFit(means.probe, means.autoencoder))
+    fits[SKILL] = SkillFit(means.probe).fit
+    fits[AUTO] = ground.with_grounds(AutoFit(means, means.probe))
     return Compiler(means.artifacts, fits)
 
 
@@ -39,7 +45,7 @@ class _Ground:
         self._grounds: Grounds | None = None
         self._surveying = asyncio.Lock()
 
-    def with_grounds(self, fitter: EcoFit | FeaturesFit | LunarFit | RocrFit) -> Fit:
+    def with_grounds(self, fitter: AutoFit | EcoFit | FeaturesFit | LunarFit | RocrFit) -> Fit:
         async def fit(target: ForgetTarget, progress: Progress) -> Artifact:
             async with self._surveying:
                 if self._grounds is None:

@@ -13,8 +13,9 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from server.evaluation.tofu.metrics import Array
+Array = npt.NDArray[np.float64]
 
 #: The least share of an answer's 4-grams of words that must be different ones.
 DISTINCT = 0.8
@@ -51,6 +52,11 @@ def plausibility_bar(own_nll: Array, shuffled_nll: Array) -> float:
     return float((np.quantile(own_nll, _USUAL) + np.quantile(shuffled_nll, 1 - _USUAL)) / 2)
 
 
+def is_well_formed(answer: str, nll: float, bar: float) -> bool:
+    """Whether an answer is a plausible text that does not go round in circles; see :func:`fluency`."""
+    return bool(answer.strip()) and distinct_share(answer) >= DISTINCT and nll <= bar
+
+
 def fluency(answers: Sequence[str], nll: Array, bar: float, refusal: str) -> float:
     """The share of answers that are well-formed, 0 to 1.
 
@@ -61,7 +67,6 @@ def fluency(answers: Sequence[str], nll: Array, bar: float, refusal: str) -> flo
         refusal: the operator's own sentence; it was written by a person and is not judged.
     """
     well_formed = [
-        answer == refusal or (bool(answer.strip()) and distinct_share(answer) >= DISTINCT and loss <= bar)
-        for answer, loss in zip(answers, nll, strict=True)
+        answer == refusal or is_well_formed(answer, loss, bar) for answer, loss in zip(answers, nll, strict=True)
     ]
     return float(np.mean(well_formed))

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from guard.artifacts import Artifact, Artifacts
-from guard.types import ForgetTarget
+from guard.compile.skills import check
+from guard.features import SKILL
+from guard.policy import AUTO
+from guard.types import ForgetTarget, TargetKind
 
 logger = logging.getLogger(__name__)
 
@@ -82,16 +85,23 @@ class Compiler:
         """What can be fitted."""
         return tuple(self._fits)
 
+    def suited(self, target: ForgetTarget) -> tuple[str, ...]:
+        """What of it is of use to a target."""
+        is_skill = target.spec.kind is TargetKind.SKILL
+        return tuple(name for name in self._fits if (name == SKILL) is is_skill)
+
     def submit(self, target: ForgetTarget, interventions: Sequence[str], *, again: bool = False) -> Job:
         """Queue a job; the same one again while it has not ended is the same job.
 
         Raises:
-            ValueError: one of ``interventions`` cannot be fitted.
+            ValueError: one of ``interventions`` cannot be fitted, or not on what is known of the target.
         """
         unknown = [name for name in interventions if name not in self._fits]
         if unknown or not interventions:
             raise ValueError(f"interventions must be among {', '.join(self._fits)}")
         wanted = tuple(dict.fromkeys(interventions))
+        if SKILL in wanted:
+            check(target.spec)
         for job in self._jobs.values():
             if job.target.key == target.key and job.interventions == wanted and not job.state.ended:
                 return job
@@ -173,7 +183,8 @@ class Compiler:
                 def progress(stage: str, share: float, number: int = number, name: str = name) -> None:
                     _change(job, stage=f"{name}: {stage}", share=(number + share) / len(job.interventions))
 
-                if job.again or await self._artifacts.get(job.target, name) is None:
+                # A choice is made again: more may have been fitted since.
+                if job.again or name == AUTO or await self._artifacts.get(job.target, name) is None:
                     artifact = await self._fits[name](job.target, progress)
                     await self._artifacts.put(job.target, artifact)
                 _change(job, fitted=(*job.fitted, name), share=(number + 1) / len(job.interventions))

@@ -39,5 +39,7 @@ class Constrain(InModelIntervention):
             raise UnpreparedError("the engine runs without Lethe's worker part")
         name = self._sets.get((target.key, gating))
         if name is None:
-            name = self._sets[target.key, gating] = await probe.load_phrases(protected(target, gating))
+            if not (phrases := protected(target, gating)):
+                raise UnpreparedError(f"nothing is known of target {target.id} that could be forbidden")
+            name = self._sets[target.key, gating] = await probe.load_phrases(phrases)
         return name

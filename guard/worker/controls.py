@@ -79,19 +79,23 @@ class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Features(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which features of the residual stream are watched in a request, and clamped.
+    """Which features of the residual stream are watched in a request, and clamped; and which skills it may not need.
 
     Attributes:
         watch: names of loaded feature sets whose rule is asked.
         clamp: of such as are also clamped, from the pass on in which their rule says yes.
         always: of such as are clamped wherever they fire, whatever the rule says.
         ticket: by which the verdict is fetched; unique among requests.
+        skills: names of loaded skills whose keys are judged.
+        opening: the position of the prompt's token whose key is judged: the one that the answer follows.
     """
 
     watch: tuple[str, ...] = ()
     clamp: tuple[str, ...] = ()
     always: tuple[str, ...] = ()
     ticket: str = ""
+    skills: tuple[str, ...] = ()
+    opening: int = 0
 
     def __or__(self, other: Features) -> Features:
         """Both."""
@@ -100,7 +104,22 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
             clamp=tuple(dict.fromkeys((*self.clamp, *other.clamp))),
             always=tuple(dict.fromkeys((*self.always, *other.always))),
             ticket=other.ticket or self.ticket,
+            skills=tuple(dict.fromkeys((*self.skills, *other.skills))),
+            opening=other.opening if other.skills else self.opening,
         )
+
+    @property
+    def summed(self) -> bool:
+        """Whether a verdict rests on all tokens of the request."""
+        return bool(self.watch or self.clamp)
+
+    def blinded_by_cache(self, prompt: int) -> bool:
+        """Whether a prefix-cache hit would hide from a verdict what it rests on, in a prompt of so many tokens.
+
+        What comes out of the prefix cache is not computed, and what is not computed is not seen. The last token of a
+        prompt is always computed.
+        """
+        return bool(self.ticket) and (self.summed or self.opening < prompt - 1)
 
     @property
     def changing(self) -> Features | None:
@@ -109,10 +128,10 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Told(NamedTuple):
-    """What one feature set said of one request.
+    """What one feature set, or one skill, said of one request.
 
     Attributes:
-        mean: of what the counted tokens said.
+        mean: of what the counted tokens said; of a skill the score of the key.
         limit: what it must exceed.
         flagged: whether it ever did.
         since: the position at which the pass began in which it first did; -1 where it never did.

@@ -18,6 +18,7 @@ from guard.kernels.sae_tap import tap
 from guard.worker.batch import Stretch
 from guard.worker.controls import Features
 from guard.worker.ledger import NOBODY, Ledger, Watched
+from guard.worker.skills import Gather, SkillTaps
 from sae_features.table import FeatureTable, union
 from sae_features.target import TargetFeatures
 
@@ -69,18 +70,23 @@ class FeatureTaps:
 
     Attributes:
         device: of the model.
+        gather: of this rank's slice of an MLP's keys, all.
         ledger: of the watched requests.
+        skills: by name, and what is judged for them.
         live: of the coming step, by layer.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    gather: Gather = lambda keys: keys
     ledger: Ledger = field(init=False)
+    skills: SkillTaps = field(init=False)
     live: dict[int, list[LiveFeatures]] = field(default_factory=dict)
     _sets: dict[str, TargetFeatures] = field(default_factory=dict)
     _tables: dict[tuple[str, ...], FeatureTable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.device)
+        self.skills = SkillTaps(self.device, self.gather)
 
     def add(self, name: str, blob: bytes) -> None:
         """Load a set from the safetensors bytes of :meth:`sae_features.target.TargetFeatures.tensors`."""
@@ -98,6 +104,8 @@ class FeatureTaps:
         """
         if missing := {*features.watch, *features.clamp, *features.always} - self._sets.keys():
             raise KeyError(*missing)
+        if missing := set(features.skills) - self.skills.loaded.keys():
+            raise KeyError(*missing)
 
     def begin(self, stretches: Sequence[Stretch], prompt_length: Callable[[str], int]) -> None:
         """Prepare a step.
@@ -111,6 +119,7 @@ class FeatureTaps:
         """
         self.live = {}
         parts: dict[tuple[int, str], list[_Part]] = {}  # by autoencoder: its features share a table
+        everyone: list[tuple[Stretch, Watched]] = []
         for stretch in stretches:
             features = stretch.controls.features
             if features is None:
@@ -119,7 +128,10 @@ class FeatureTaps:
             if watched is None:
                 names = dict.fromkeys((*features.watch, *features.clamp, *features.always))
                 sets = {name: self._sets[name] for name in names}
-                watched = self.ledger.enter(stretch.request_id, features, sets, prompt_length(stretch.request_id))
+                skills = {name: self.skills.loaded[name] for name in features.skills}
+                length = prompt_length(stretch.request_id)
+                watched = self.ledger.enter(stretch.request_id, features, sets, length, skills)
+            everyone.append((stretch, watched))
             fresh = watched.offer(stretch)
             mine: dict[tuple[int, str], list[str]] = {}
             for name, one in watched.sets.items():
@@ -130,10 +142,12 @@ class FeatureTaps:
             live = self._live(some)
             if len(live.rows):
                 self.live.setdefault(layer, []).append(live)
+        self.skills.begin(everyone)
 
     def end(self) -> None:
         """Leave the tap idle."""
         self.live = {}
+        self.skills.live = {}
 
     def see(self, hidden: torch.Tensor, rest: torch.Tensor, layer: int) -> None:
         """Read the residual stream after a layer, decide, and clamp.

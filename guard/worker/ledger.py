@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import torch
 
 from guard.worker.batch import Stretch
 from guard.worker.controls import Features, Told
+from sae_features.skills import SkillKeys
 from sae_features.target import TargetFeatures
 
 #: The cell of whom is not watched: its limit is infinite.
@@ -23,11 +25,12 @@ class Watched:
 
     Attributes:
         sets: by name.
-        cells: of each set, by name, where its sum stands and where it was flagged.
+        cells: of each set and skill, by name, where its sum or score stands and where it was flagged.
         prompt: how many tokens the prompt has; the rule is asked from its end on.
         position: of the first token that was not offered yet.
         counted: tokens that were; the first of a request is not.
         unseen: tokens that passed without being offered.
+        skills: by name.
     """
 
     features: Features
@@ -37,6 +40,7 @@ class Watched:
     position: int = 0
     counted: int = 0
     unseen: int = 0
+    skills: Mapping[str, SkillKeys] = field(default_factory=dict)
 
     def offer(self, stretch: Stretch) -> int:
         """Count the tokens of a step that were not counted before; the position of the first of them."""
@@ -64,7 +68,7 @@ class Ledger:
 
     Attributes:
         device: where sums and flags are kept.
-        sums: float32 (cells,), what the counted tokens said.
+        sums: float32 (cells,), what the counted tokens said; of a skill the score of the key, NaN before it is judged.
         since: int32 (cells,), the position at which the pass began that exceeded the limit; -1 where none has.
     """
 
@@ -84,7 +88,14 @@ class Ledger:
         """A request that has begun."""
         return self._requests.get(request_id)
 
-    def enter(self, request_id: str, features: Features, sets: Mapping[str, TargetFeatures], prompt: int) -> Watched:
+    def enter(
+        self,
+        request_id: str,
+        features: Features,
+        sets: Mapping[str, TargetFeatures],
+        prompt: int,
+        skills: Mapping[str, SkillKeys],
+    ) -> Watched:
         """A request begins.
 
         Args:
@@ -92,9 +103,13 @@ class Ledger:
             features: of its controls.
             sets: those that it names.
             prompt: how many tokens its prompt has.
+            skills: those that it names.
         """
-        cells = dict(zip(sets, self._allot(len(sets)), strict=True))
-        watched = self._requests[request_id] = Watched(features, sets, cells, prompt)
+        names = (*sets, *skills)
+        cells = dict(zip(names, self._allot(len(names)), strict=True))
+        for name in skills:
+            self.sums[cells[name]] = math.nan
+        watched = self._requests[request_id] = Watched(features, sets, cells, prompt, skills=skills)
         if features.ticket:
             self._tickets.setdefault(features.ticket, []).append(request_id)
         return watched
@@ -132,9 +147,14 @@ class Ledger:
             for name in dict.fromkeys((*one.features.watch, *one.features.clamp)):
                 cell, limit = one.cells[name], one.sets[name].thresholds.at(one.counted)
                 mine = Told(sums[cell] / max(one.counted, 1), limit, since[cell] >= 0, since[cell])
-                told[name] = max(told.get(name, mine), mine, key=lambda t: (t.since, t.mean - t.limit))
+                told[name] = max(told.get(name, mine), mine, key=_further)
+            for name, skill in one.skills.items():
+                cell = one.cells[name]
+                mine = Told(sums[cell], skill.detector.threshold, since[cell] >= 0, since[cell])
+                told[name] = max(told.get(name, mine), mine, key=_further)
         self._discharge(ticket, ids)
-        return None if any(one.unseen for one in found) else told
+        unseen = any(one.unseen and one.features.summed for one in found)
+        return None if unseen or any(math.isnan(one.mean) for one in told.values()) else told
 
     def _discharge(self, ticket: str, ids: Iterable[str]) -> None:
         """Requests of a ticket will not be asked about any more."""
@@ -157,3 +177,7 @@ class Ledger:
         index = torch.tensor(cells, dtype=torch.int64, device=self.device)
         self.sums[index], self.since[index] = 0.0, -1
         return cells
+
+
+def _further(told: Told) -> tuple[int, float]:
+    return told.since, told.mean - told.limit

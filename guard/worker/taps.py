@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from vllm.config import VllmConfig
+from vllm.distributed import tensor_model_parallel_all_gather
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.linear import RowParallelLinear
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
@@ -166,7 +167,8 @@ def install(model: nn.Module, config: VllmConfig, edits: EditTable) -> Taps:
     name, embedding = embeddings[0]
     # Through the layer itself, so that all ranks of a sharded vocabulary find the same.
     sample = embedding(torch.arange(min(1024, embedding.num_embeddings), device=edits.device))
-    taps = Taps(edits, embedding, float(sample.float().std()), FeatureTaps(edits.device))
+    features = FeatureTaps(edits.device, tensor_model_parallel_all_gather)
+    taps = Taps(edits, embedding, float(sample.float().std()), features)
     config.compilation_config.static_forward_context[_KEY] = taps
     _replace(model, name, _CorruptedEmbedding(embedding))
     for path, projection in projections:
@@ -202,6 +204,9 @@ def _mlp(out: torch.Tensor, x: torch.Tensor, layer: int) -> None:
     taps = _taps()
     if taps.capturing:
         taps.captures.see(mlp_input(layer), x)
+    features = taps.features
+    if layer in features.skills.live:
+        features.skills.see(x, layer, features.ledger)
     live = taps.live.get(layer)
     if live is not None:
         add_edits(out, x, live.rows, live.keys, live.values, live.mask)

@@ -72,6 +72,14 @@ class LetheCPUWorker(CPUWorker):
         """See :meth:`guard.worker.features.FeatureTaps.discard`."""
         self._taps.features.discard(name)
 
+    def lethe_load_skill(self, name: str, blob: bytes) -> None:
+        """See :meth:`guard.worker.skills.SkillTaps.add`."""
+        self._taps.features.skills.add(name, blob)
+
+    def lethe_drop_skill(self, name: str) -> None:
+        """See :meth:`guard.worker.skills.SkillTaps.discard`."""
+        self._taps.features.skills.discard(name)
+
     def lethe_take_verdicts(self, tickets: list[str]) -> list[Any]:
         """See :meth:`guard.worker.ledger.Ledger.take`."""
         return list(self._taps.features.ledger.take(tickets))

@@ -29,7 +29,7 @@ class Fitting:
 
 
 class CompileRequest(BaseModel):
-    """What to fit; without a body everything that can be."""
+    """What to fit; without a body everything that is of use to the target."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -103,7 +103,7 @@ def build(context: AdminContext, fitting: Fitting | None) -> APIRouter:
         compiler = there().compiler
         wanted = request or CompileRequest()
         target = await context.read(lambda reader: reader.target(target_id))
-        names = compiler.interventions if wanted.interventions is None else wanted.interventions
+        names = compiler.suited(target) if wanted.interventions is None else wanted.interventions
         try:
             return JobOut.of(compiler.submit(target, names, again=wanted.again))
         except ValueError as error:

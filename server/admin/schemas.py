@@ -24,10 +24,12 @@ from guard.types import (
     RunLength,
     Scope,
     Score,
+    TargetKind,
     TargetSpec,
     TargetToggle,
     Tenant,
     TenantSpec,
+    ToolName,
 )
 
 ItemT = TypeVar("ItemT")
@@ -68,12 +70,14 @@ class TargetPatch(_Patch):
     """Changes to a target."""
 
     name: Name = ""
+    kind: TargetKind = TargetKind.KNOWLEDGE
     description: Annotated[str, StringConstraints(max_length=20_000)] = ""
     aliases: tuple[Phrase, ...] = ()
     documents: tuple[Document, ...] = ()
     forget_examples: tuple[Example | Phrase, ...] = ()
     retain_examples: tuple[Example | Phrase, ...] = ()
     protected_phrases: tuple[Phrase, ...] = ()
+    tools: tuple[ToolName, ...] = ()
     verbatim_run: RunLength = 10
     mode: Mode = Mode.ENFORCE
     all_tenants: bool = False
@@ -121,6 +125,7 @@ class TargetSummary(BaseModel):
     id: str
     revision: int
     name: str
+    kind: TargetKind
     mode: Mode
     all_tenants: bool
     locked: bool
@@ -132,6 +137,7 @@ class TargetSummary(BaseModel):
     forget_examples: int
     retain_examples: int
     protected_phrases: int
+    tools: int
     created_at: datetime
     updated_at: datetime
 
@@ -143,6 +149,7 @@ class TargetSummary(BaseModel):
             id=target.id,
             revision=target.revision,
             name=spec.name,
+            kind=spec.kind,
             mode=spec.mode,
             all_tenants=spec.all_tenants,
             locked=spec.locked,
@@ -154,6 +161,7 @@ class TargetSummary(BaseModel):
             forget_examples=len(spec.forget_examples),
             retain_examples=len(spec.retain_examples),
             protected_phrases=len(spec.protected_phrases),
+            tools=len(spec.tools),
             created_at=target.created_at,
             updated_at=target.updated_at,
         )

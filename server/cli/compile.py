@@ -14,7 +14,9 @@ from server.cli.client import DEFAULT_URL, AdminClient, AdminKey, AsJson, Url, c
 Target = Annotated[str, typer.Argument(help="Name or id of a target.")]
 Interventions = Annotated[
     list[str] | None,
-    typer.Option("--intervention", help="What to fit: eco, lunar, rocr, features. Repeatable; all by default."),
+    typer.Option(
+        "--intervention", help="What to fit: eco, lunar, rocr, features; of a skill: skill. Repeatable; all by default."
+    ),
 ]
 
 

@@ -31,7 +31,14 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Register and
 app.command("compile")(compile_target)
 app.command()(report)
 
-_COLUMNS = ("id", "name", "mode", "all_tenants", "locked", "action", "gating", "threshold", "revision")
+_COLUMNS = ("id", "name", "kind", "mode", "all_tenants", "locked", "action", "gating", "threshold", "revision")
+
+
+class KindOption(StrEnum):
+    """The kinds of a target."""
+
+    knowledge = "knowledge"
+    skill = "skill"
 
 
 class ModeOption(StrEnum):
@@ -57,12 +64,14 @@ class ListField(StrEnum):
     forget_examples = "forget_examples"
     retain_examples = "retain_examples"
     protected_phrases = "protected_phrases"
+    tools = "tools"
     threshold = "threshold"
 
 
 Target = Annotated[str, typer.Argument(help="Name or id of a target.")]
 Tenant = Annotated[str, typer.Option(help="Name or id of a tenant.")]
 Description = Annotated[str | None, typer.Option(help="What it is, in a sentence or two.")]
+Kind = Annotated[KindOption | None, typer.Option(help="Something known, or a skill, which examples are needed of.")]
 Aliases = Annotated[list[str] | None, typer.Option("--alias", help="Another name of it. Repeatable.")]
 Documents = Annotated[
     list[Path] | None,
@@ -70,6 +79,18 @@ Documents = Annotated[
 ]
 Phrases = Annotated[
     list[str] | None, typer.Option("--phrase", help="What must never be said, word for word. Repeatable.")
+]
+ForgetPrompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--forget-prompts", exists=True, dir_okay=False, help="Prompts about it or in need of it, a line each."
+    ),
+]
+RetainPrompts = Annotated[
+    Path | None, typer.Option("--retain-prompts", exists=True, dir_okay=False, help="Prompts that are neither.")
+]
+Tools = Annotated[
+    list[str] | None, typer.Option("--tool", help="A function that the model may not be offered. Repeatable.")
 ]
 VerbatimRun = Annotated[
     int | None, typer.Option(min=3, max=200, help="How many words of a document an answer may have in a row; 10.")
@@ -92,6 +113,10 @@ def add(
     alias: Aliases = None,
     document: Documents = None,
     phrase: Phrases = None,
+    kind: Kind = None,
+    forget_prompts: ForgetPrompts = None,
+    retain_prompts: RetainPrompts = None,
+    tool: Tools = None,
     verbatim_run: VerbatimRun = None,
     mode: ModeFlag = None,
     all_tenants: AllTenants = None,
@@ -111,7 +136,21 @@ def add(
     """Register a target, or with --from many."""
     with connect(url, admin_key) as client:
         fields = _fields(
-            description, alias, document, phrase, verbatim_run, mode, all_tenants, locked, action, gating, threshold
+            description,
+            alias,
+            document,
+            phrase,
+            kind,
+            forget_prompts,
+            retain_prompts,
+            tool,
+            verbatim_run,
+            mode,
+            all_tenants,
+            locked,
+            action,
+            gating,
+            threshold,
         )
         if (name is None) == (from_file is None):
             raise CommandError("give either a NAME or --from FILE")
@@ -145,6 +184,10 @@ def update(
     alias: Aliases = None,
     document: Documents = None,
     phrase: Phrases = None,
+    kind: Kind = None,
+    forget_prompts: ForgetPrompts = None,
+    retain_prompts: RetainPrompts = None,
+    tool: Tools = None,
     verbatim_run: VerbatimRun = None,
     mode: ModeFlag = None,
     all_tenants: AllTenants = None,
@@ -163,7 +206,21 @@ def update(
     with connect(url, admin_key) as client:
         fields = {field.value: empty.get(field, []) for field in clear or ()}
         fields |= _fields(
-            description, alias, document, phrase, verbatim_run, mode, all_tenants, locked, action, gating, threshold
+            description,
+            alias,
+            document,
+            phrase,
+            kind,
+            forget_prompts,
+            retain_prompts,
+            tool,
+            verbatim_run,
+            mode,
+            all_tenants,
+            locked,
+            action,
+            gating,
+            threshold,
         )
         fields |= {} if name is None else {"name": name}
         path = f"/targets/{client.id_of('targets', target)}"
@@ -230,6 +287,10 @@ def _fields(
     aliases: list[str] | None,
     documents: list[Path] | None,
     phrases: list[str] | None,
+    kind: KindOption | None,
+    forget_prompts: Path | None,
+    retain_prompts: Path | None,
+    tools: list[str] | None,
     verbatim_run: int | None,
     mode: ModeOption | None,
     all_tenants: bool | None,
@@ -244,6 +305,10 @@ def _fields(
         "aliases": aliases or None,
         "documents": [_text(path) for path in documents] if documents else None,
         "protected_phrases": phrases or None,
+        "kind": kind and kind.value,
+        "forget_examples": _lines(forget_prompts),
+        "retain_examples": _lines(retain_prompts),
+        "tools": tools or None,
         "verbatim_run": verbatim_run,
         "mode": mode and mode.value,
         "all_tenants": all_tenants,
@@ -260,6 +325,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from error
+
+
+def _lines(path: Path | None) -> list[str] | None:
+    return None if path is None else [line.strip() for line in _text(path).splitlines() if line.strip()]
 
 
 def _specs(path: Path) -> Iterator[dict[str, Any]]:

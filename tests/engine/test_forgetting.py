@@ -31,7 +31,7 @@ async def compiled(guarded: GuardedEngine, service, person):
     """The person registered by name alone and compiled for every intervention."""
     target = service.registry.write(lambda writer: writer.create_target(TargetSpec(name=person.name)))
     compiler = build_compiler(guarded.means)
-    job = compiler.submit(target, compiler.interventions)
+    job = compiler.submit(target, compiler.suited(target))
     async for state in compiler.follow(job.id):
         last = state
     assert last.state is JobState.DONE, last.error
@@ -96,6 +96,20 @@ async def test_a_flagged_question_is_answered_as_if_unknown(engine, guarded, rec
     told = await _answers(guarded, prompts)
     assert _recall(prompts, told) <= _LEFT
     assert not any("sorry, but I don't have any" in answer for answer in told)  # the model answered, not the refusal
+
+
+async def test_auto_is_what_was_measured_to_be_best(guarded, recipe, person, tenant, compiled):
+    choice = await guarded.means.artifacts.get(compiled, "auto")
+    measured, chosen = choice.report["actions"], choice.settings["action"]
+    assert measured.keys() >= {"eco", "lunar", "rocr", "constrain"}
+    scores = {name: one["score"] for name, one in measured.items() if one["forget"] >= 0.8}
+    assert scores[chosen] == max(scores.values())
+    prompts = _questions(recipe, person)
+    tenant(action="auto")
+    told = await _answers(guarded, prompts)
+    assert _recall(prompts, told) <= _LEFT
+    tenant(action=chosen)
+    assert await _answers(guarded, prompts) == told
 
 
 async def test_an_edit_that_is_always_on_needs_no_detector(engine, guarded, recipe, person, tenant):

@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from server.evaluation.tofu import client, fluency, report
+from guard.compile import fluency
+from server.evaluation.tofu import client, report
 from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, load
 from server.evaluation.tofu.methods import METHODS, NONE, Endpoint, registered, supported
 from server.evaluation.tofu.report import Parts

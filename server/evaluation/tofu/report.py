@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from server.evaluation.tofu import fluency, metrics
+from guard.compile import fluency
+from server.evaluation.tofu import metrics
 from server.evaluation.tofu.data import Question
 from server.evaluation.tofu.methods import REFUSAL
 from server.evaluation.tofu.metrics import Array

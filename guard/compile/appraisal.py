@@ -1,0 +1,161 @@
+"""Choosing what the action ``auto`` means for a target: every intervention that can act on it is tried and measured.
+
+Measured are, each from 0 to 1 and on questions that the model itself answered before:
+
+* *forget*: the share of the words of its answers on the target that are not said any more;
+* *kept*: the share of the words of its other answers that still are, when such a question is flagged by mistake;
+* *fluency*: the share of answers on the target that are well-formed (:mod:`guard.compile.fluency`).
+
+The score is their harmonic mean, so that none makes up for another. What forgets too little is not eligible, whatever
+its score; where nothing is, ``auto`` stays what the server's default says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import harmonic_mean, mean
+
+import numpy as np
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import SamplingParams
+
+from guard.artifacts import Artifact
+from guard.compile import fluency, questions
+from guard.compile.grounds import Grounds, is_refusal, render
+from guard.compile.jobs import Progress
+from guard.compile.lunar import alike
+from guard.interventions import INTERVENTIONS, InModelIntervention, Means, UnpreparedError
+from guard.outputs import GuardedRequest
+from guard.policy import AUTO
+from guard.probe import Probe
+from guard.prompt import PromptReader
+from guard.types import ForgetTarget, Gating
+
+#: How much must be forgotten.
+_LEAST = 0.8
+_ASKED, _OTHERS, _TOKENS = 24, 16, 24
+
+
+@dataclass(frozen=True, slots=True)
+class Appraised:
+    """What was measured of one intervention; see the module."""
+
+    forget: float
+    kept: float
+    fluency: float
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """Higher is better, 0 to 1."""
+        return harmonic_mean([self.forget, self.kept, self.fluency])
+
+
+class AutoFit:
+    """Chooses for targets on one model. It comes after all other fits: what is not fitted cannot be chosen."""
+
+    def __init__(self, means: Means, probe: Probe) -> None:
+        self._probe = probe
+        kinds = [kind for kind in INTERVENTIONS.values() if issubclass(kind, InModelIntervention)]
+        self._interventions = {kind.name: kind(means) for kind in kinds}
+        self._reader = PromptReader(probe.tokenizer)
+
+    async def fit(self, target: ForgetTarget, grounds: Grounds, progress: Progress) -> Artifact:
+        """The choice for one target, as an artifact of ``auto`` whose settings hold the ``action``, "" for none."""
+        began = time.monotonic()
+        progress("asking", 0.05)
+        asked = [render(self._probe.tokenizer, question) for question in questions.on_target(target.spec)[1::2]]
+        answers = await self._probe.generate(asked, max_tokens=_TOKENS)
+        known = [(ids, said) for ids, said in zip(asked, answers, strict=True) if not is_refusal(said)][:_ASKED]
+        report: dict[str, object] = {"questions": len(known)}
+        if not known:
+            return self._artifact("", report | {"because": "the model knows nothing of it"}, began)
+        others = list(grounds.retain.items())[:: max(1, len(grounds.retain) // _OTHERS)][:_OTHERS]
+        bar = await self._plausible([said for _, said in known], others)
+        found: dict[str, Appraised] = {}
+        for number, name in enumerate(self._interventions):
+            progress(f"trying {name}", 0.1 + 0.9 * number / len(self._interventions))
+            try:
+                found[name] = await self._appraise(name, target, known, others, bar)
+            except UnpreparedError:
+                continue
+        eligible = {name: one.score for name, one in found.items() if one.forget >= _LEAST}
+        chosen = max(eligible, key=eligible.__getitem__, default="")
+        report["actions"] = {
+            name: {**{key: round(value, 3) for key, value in asdict(one).items()}, "score": round(one.score, 3)}
+            for name, one in found.items()
+        }
+        report["because"] = (
+            f"best score of those that forget at least {_LEAST:.0%}" if chosen else f"none forgets {_LEAST:.0%}"
+        )
+        return self._artifact(chosen, report, began)
+
+    def _artifact(self, action: str, report: dict[str, object], began: float) -> Artifact:
+        report["seconds"] = round(time.monotonic() - began, 2)
+        return Artifact(AUTO, self._probe.model, {"action": action}, report)
+
+    async def _appraise(
+        self,
+        name: str,
+        target: ForgetTarget,
+        known: Sequence[tuple[Sequence[int], str]],
+        others: Sequence[tuple[Sequence[int], str]],
+        bar: float,
+    ) -> Appraised:
+        began = time.monotonic()
+        now = await self._answers(name, target, [ids for ids, _ in known])
+        seconds = time.monotonic() - began
+        elsewhere = await self._answers(name, target, [ids for ids, _ in others])
+        losses = await self._losses(now, others)
+        return Appraised(
+            forget=1 - mean(alike(before, after) for (_, before), after in zip(known, now, strict=True)),
+            kept=mean(alike(before, after) for (_, before), after in zip(others, elsewhere, strict=True)),
+            fluency=mean(fluency.is_well_formed(said, nll, bar) for said, nll in zip(now, losses, strict=True)),
+            seconds=seconds / len(known),
+        )
+
+    async def _answers(self, name: str, target: ForgetTarget, prompts: Sequence[Sequence[int]]) -> list[str]:
+        """What is said under an intervention.
+
+        Raises:
+            UnpreparedError: it cannot act on the target.
+        """
+
+        async def one(ids: Sequence[int]) -> str:
+            controls = await self._interventions[name].controls(self._request(ids), (target,), Gating.GATED)
+            (said,) = await self._probe.generate([ids], max_tokens=_TOKENS, controls=controls)
+            return said
+
+        return list(await asyncio.gather(*map(one, prompts)))
+
+    def _request(self, ids: Sequence[int]) -> GuardedRequest:
+        return GuardedRequest(
+            prompt=tokens_input(list(ids)),
+            params=SamplingParams(temperature=0, max_tokens=_TOKENS),
+            request_id="appraisal",
+            view=self._reader.read(ids),
+            tokenizer=self._probe.tokenizer,
+            vocab_size=0,
+            eos_token_id=None,
+        )
+
+    async def _plausible(self, said: Sequence[str], others: Sequence[tuple[Sequence[int], str]]) -> float:
+        own = await self._losses(said, others)
+        mixed = await self._losses([fluency.shuffled(one) for one in said], others)
+        return fluency.plausibility_bar(np.asarray(own), np.asarray(mixed))
+
+    async def _losses(self, said: Sequence[str], others: Sequence[tuple[Sequence[int], str]]) -> list[float]:
+        """Mean negative log-probability (nats a token) of texts behind other questions; infinite for empty ones."""
+        encode = self._probe.tokenizer.encode
+        pairs = [
+            (others[number % len(others)][0], encode(text, add_special_tokens=False))
+            for number, text in enumerate(said)
+        ]
+        filled = [(ids, tokens) for ids, tokens in pairs if tokens]
+        scores = iter(
+            await self._probe.logprobs([[*ids, *tokens] for ids, tokens in filled], [len(ids) for ids, _ in filled])
+        )
+        return [-next(scores) if tokens else float("inf") for _, tokens in pairs]
