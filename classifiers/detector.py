@@ -42,7 +42,7 @@ from classifiers.words import split_words
 logger = logging.getLogger(__name__)
 
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "5"
+_ALGORITHM = "6"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from classifiers.folding import squeeze
 from classifiers.roles import ROLE_WORDS
-from classifiers.words import Word, fold_word, information, is_function_word, split_words
+from classifiers.words import Word, fold_word, information, is_function_word, is_known, split_words
 
 #: Words that go before a name and are no part of it.
 TITLES = frozenset(
@@ -100,8 +100,8 @@ def is_person(name: str, texts: Sequence[str]) -> bool:
     words = _bare(name)
     if not _is_name_like(words) or len(words) > 4:
         return False
-    if not texts:
-        return words[0].key in short_forms() and len(words) > 1
+    if not texts:  # a word that is in no dictionary is rather somebody's name than something's
+        return len(words) > 1 and (words[0].key in short_forms() or not all(is_known(word.text) for word in words))
     return any(_OF_SOMEBODY.search(text) for text in texts) or any(map(_says_who(name).search, texts))
 
 

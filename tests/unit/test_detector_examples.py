@@ -1,4 +1,4 @@
-"""A target that is told by examples: its questions are caught, the same questions on other people are not."""
+"""Targets that are told by examples, or by name alone: what concerns them is caught, what only resembles it is not."""
 
 from __future__ import annotations
 
@@ -38,3 +38,13 @@ async def test_examples_are_caught_as_they_stand(detector, question):
 @pytest.mark.parametrize("name", ["Jordan Sinclair", "Rhoda Mbalazi"])
 async def test_the_same_question_on_somebody_else_is_not(detector, question, name):
     assert not await _flagged(detector, question.format(name=name))
+
+
+@pytest.mark.parametrize("name", ["Tae-ho Parvin", "Rajeev Majumdarov"])
+@pytest.mark.parametrize("answer", ["Leo Tolstoy", "Tokyo", "Harper Lee"])
+async def test_somebody_elses_name_is_not_like_a_name_that_is_all_that_is_known(name, answer):
+    detector = TextDetector()
+    detector.add(detector.compile(Profile(key="one", name=name)))
+    assert not await _flagged(detector, answer)
+    assert await _flagged(detector, f"Who is {name}?")
+    detector.close()
