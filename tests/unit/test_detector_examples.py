@@ -40,8 +40,10 @@ async def test_the_same_question_on_somebody_else_is_not(detector, question, nam
     assert not await _flagged(detector, question.format(name=name))
 
 
-@pytest.mark.parametrize("name", ["Tae-ho Parvin", "Rajeev Majumdarov"])
-@pytest.mark.parametrize("answer", ["Leo Tolstoy", "Tokyo", "Harper Lee"])
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [("Nikolai Abilov", "Anton Chekhov"), ("Nikolai Abilov", "Leo Tolstoy"), ("Xin Lee Williams", "Harper Lee")],
+)
 async def test_somebody_elses_name_is_not_like_a_name_that_is_all_that_is_known(name, answer):
     detector = TextDetector()
     detector.add(detector.compile(Profile(key="one", name=name)))
