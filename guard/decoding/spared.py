@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifiers.words import Longer
-from guard.decoding.reading import Glyph, is_hump, starts
+from guard.decoding.reading import STUCK, Glyph, is_hump, starts
 
 Ids = npt.NDArray[np.int32]
 
@@ -47,19 +47,20 @@ def spare(
         candidates: token ids.
         row_of: how a token reads.
         broken: (vocabulary,) whether a token breaks off inside a character.
-        rest: loose letters, what is missing of the phrase; empty where nothing is.
+        rest: what is missing of the pattern of the phrase, which is not tight; empty where nothing is.
         others: how the words go on in which it is no phrase.
         inside: whether the phrase begins inside the token; else with its first letter, or before.
     """
     words: list[int] = []
     begun: list[int] = []
+    stuck, letters = rest.startswith(STUCK), rest.removeprefix(STUCK)
     for token in candidates:
         row = row_of(token)
-        places = [place for place in range(1, len(row)) if starts(row[place - 1], row[place]) or row[place].upper]
-        ends = [end for place in (places if inside else [0]) for end in _ends(row, place, rest)]
+        places = [p for p in range(1, len(row)) if starts(row[p - 1], row[p]) or (stuck and row[p].upper)]
+        ends = [end for place in (places if inside else [0]) for end in _ends(row, place, letters)]
         cut = bool(broken[token])
         outcomes = [_follow(row, place, more, longer, cut=cut) for place, more in ends for longer in others]
-        if None not in outcomes:
+        if outcomes and None not in outcomes:
             begun.append(token)
             if all(outcomes):
                 words.append(token)

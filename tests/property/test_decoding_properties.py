@@ -75,6 +75,9 @@ def scenes(draw: st.DrawFn) -> Scene:
     paths = draw(st.lists(st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=6))
     spelt = [b"".join(texts[token] for token in path).decode("utf-8", "ignore") for path in paths]
     phrases = [*spelt, *draw(st.lists(words, max_size=3))]
+    before, after = st.sampled_from(["", " ", "a", "A", "B", "1"]), st.sampled_from(["", " ", "a", "bb", "A", "ab "])
+    whole = draw(st.lists(st.tuples(before, st.sampled_from(phrases), after), max_size=4))
+    texts += [text.encode() for text in map("".join, whole) if text]
     tail = draw(st.just("") | words | st.sampled_from(phrases).flatmap(lambda one: words.map(lambda w: w + one[:-1])))
     walk = draw(st.lists(st.sampled_from(paths) | tokens.map(lambda token: [token]), max_size=4))
     return Scene(texts, phrases, tail, list(chain.from_iterable(walk)))
@@ -149,7 +152,7 @@ def test_a_sequence_is_allowed_to_its_end_if_and_only_if_it_contains_no_phrase(s
     tokens = scene.tokens if cut_off and scene.tokens else [*scene.tokens, guarded.end]  # cut off by max_tokens
     allowed, broken, said = True, False, b""
     for left, token in zip(range(len(tokens) - 1, -1, -1), tokens, strict=True):
-        mask = guarded.state.forbidden(left=left + 1)
+        mask = guarded.state.forbidden(left=None if left else 1)  # near the end a little more is forbidden
         allowed = allowed and token not in banned(mask, guarded.state.automaton.vocabulary)
         guarded.state.advance(token)
         said += guarded.texts[token]

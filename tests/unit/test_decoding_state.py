@@ -136,6 +136,16 @@ def test_a_word_that_a_phrase_begins_must_become_another_word(sets: PhraseSets) 
     assert may(at(sets, ["king"]), " of Stephen King", last=True) == [False]
 
 
+def test_a_token_that_contains_a_phrase_at_a_capital_is_judged_by_what_follows() -> None:
+    texts = [b"AStephen Kingx", b"AStephen Kingston", b"AStephen King.", b"AStephen", b" Kingx", b" Kingdom.", b""]
+    sets = PhraseSets(Vocabulary(texts, end=[6]))
+    sets.add("king", ["Stephen King"])
+    state = DecodingState(sets.automaton(["king"]))
+    assert set(taken_off(state.forbidden(), sets.vocabulary)) == {0, 2}
+    state.advance(3)
+    assert set(taken_off(state.forbidden(), sets.vocabulary)) == {0, 2, 4}
+
+
 def test_a_token_that_contains_or_ends_a_phrase_within_itself_is_never_allowed_there(sets: PhraseSets) -> None:
     assert may(at(sets, ["king"]), " Stephen King.", " of Stephen King") == [False, True]
     assert may(at(sets, ["king"]), " of Stephen King", last=True) == [False]
