@@ -9,9 +9,10 @@ from weakref import WeakValueDictionary
 from classifiers.phrase_index import forms, is_open_ended, needs_end
 from classifiers.words import longer_words
 from guard.decoding.automaton import PhraseAutomaton
+from guard.decoding.phrase_set import PhraseSet
 from guard.decoding.reading import pattern
 from guard.decoding.tables import Others
-from guard.decoding.union import PhraseSet, PhraseUnion
+from guard.decoding.union import PhraseUnion
 from guard.decoding.vocabulary import Vocabulary
 
 
