@@ -14,7 +14,7 @@ from guard.types import TenantPolicy
 logger = logging.getLogger(__name__)
 
 #: Seconds after which it is looked up again what another process chose for a tenant's targets.
-_LOOK_AGAIN = 1.0
+_LOOK_AGAIN = 10.0
 
 
 class Choices:
