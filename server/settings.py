@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.001, description="The share of benign prompts that one target's threshold may flag."
     )
-    default_action: Action = Field(REFUSE, description='What the action "auto" means for targets for which none was chosen.')
+    default_action: Action = Field(
+        REFUSE, description='What the action "auto" means for targets for which none was chosen.'
+    )
     refusal: Annotated[str, StringConstraints(min_length=1, max_length=2_000)] = Field(
         DEFAULT_REFUSAL, description="What is said instead of an answer, unless the tenant has its own words."
     )

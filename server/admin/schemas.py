@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from classifiers.instruction import understand
 from guard.audit import AuditEntry
 from guard.store import ToggleRow
 from guard.types import (
@@ -87,6 +88,40 @@ class TargetPatch(_Patch):
     threshold: Score | None = None
 
 
+class TargetIn(TargetSpec):
+    """A target to register: its fields, or an `instruction` in plain words ("please forget everything about ...")."""
+
+    instruction: Annotated[str, StringConstraints(max_length=2_000)] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_plain_words(cls, value: object) -> object:
+        if not isinstance(value, dict) or not isinstance(value.get("instruction"), str):
+            return value
+        if "name" in value:
+            raise ValueError("give a name or an instruction, not both")
+        understood = understand(value["instruction"])
+        if understood is None:
+            raise ValueError("the instruction asks to forget nothing; say what, or give a name")
+        said = {"name": understood.name, "aliases": understood.aliases, "description": understood.scope}
+        return {**{field: text for field, text in said.items() if text}, **value, "mode": Mode.MONITOR}
+
+    def spec(self) -> TargetSpec:
+        """The target as it is registered."""
+        return TargetSpec.model_validate(self.model_dump(exclude={"instruction"}))
+
+
+class Understanding(BaseModel):
+    """What was understood of an instruction. The target only watches until it is confirmed."""
+
+    name: str
+    aliases: tuple[str, ...]
+    scope: str
+    kept: str = Field(description="What shall be kept, in the asker's words; nothing is done about it.")
+    questions: list[str] = Field(description="Some of what will be asked to measure the forgetting.")
+    confirm: str = Field(description="Send an empty POST there to enforce it.")
+
+
 class TenantPatch(_Patch):
     """Changes to a tenant."""
 
@@ -105,11 +140,13 @@ class TargetOut(TargetSpec):
     status: Status = "active"
     created_at: datetime
     updated_at: datetime
+    understood: Understanding | None = None
 
     @classmethod
-    def of(cls, target: ForgetTarget, *, dry_run: bool = False) -> TargetOut:
+    def of(cls, target: ForgetTarget, *, dry_run: bool = False, understood: Understanding | None = None) -> TargetOut:
         """``target`` as the API shows it."""
         return cls.model_construct(
+            understood=understood,
             **dict(target.spec),
             id=target.id,
             revision=target.revision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -159,6 +160,25 @@ def add(
             return
         target = client.request("POST", "/targets", body={"name": name, **fields}, params=_dry(dry_run))
         print_object(target, as_json=as_json)
+
+
+@app.command()
+def request(
+    instruction: Annotated[str, typer.Argument(help='In plain words: "please forget everything about ...".')],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Enforce what was understood without asking.")] = False,
+    url: Url = DEFAULT_URL,
+    admin_key: AdminKey = "",
+    as_json: AsJson = False,
+) -> None:
+    """Register a target by an instruction; it is enforced once you confirm what was understood."""
+    with connect(url, admin_key) as client:
+        target = client.request("POST", "/targets", body={"instruction": instruction})
+        print_object(target if as_json else target["understood"], as_json=as_json)
+        if yes or (sys.stdin.isatty() and typer.confirm("Enforce this?", err=True)):
+            client.request("POST", f"/targets/{target['id']}/confirm")
+            note("in force")
+        else:
+            note(f"not in force; to enforce it: lethe target update {target['id']} --mode enforce")
 
 
 @app.command("list")

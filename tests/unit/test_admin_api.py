@@ -384,3 +384,27 @@ async def test_status(http):
     status = (await http.get("/v1/guard/status")).json()
     assert status["healthy"] and status["targets"] == status["tenants"] == 1 and status["anonymous"]
     assert "refuse" in status["actions"] and set(status["guards"]) == set(GuardName)
+
+
+async def test_an_instruction_is_understood_and_enforced_once_confirmed(http):
+    await _tenant(http)
+    said = {"instruction": "Please forget everything about Zedo Frobi.", "all_tenants": True}
+    answer = await http.post("/v1/guard/targets", json=said)
+    assert answer.status_code == 201
+    target = answer.json()
+    assert (target["name"], target["mode"]) == ("Zedo Frobi", "monitor")
+    understood = target["understood"]
+    assert understood["name"] == "Zedo Frobi" and any("Zedo Frobi" in question for question in understood["questions"])
+    for _ in range(2):
+        confirmed = await http.post(understood["confirm"])
+        assert confirmed.status_code == 200 and confirmed.json()["mode"] == "enforce"
+    assert await _flagged(http, "acme")
+
+
+@pytest.mark.parametrize(
+    "body", [{"instruction": "What is the weather?"}, {"instruction": "forget Ann", "name": "Ben"}, {"instruction": 5}]
+)
+async def test_an_instruction_that_cannot_be_followed_is_a_400(http, body):
+    answer = await http.post("/v1/guard/targets", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+    assert (await http.get("/v1/guard/targets")).json()["data"] == []

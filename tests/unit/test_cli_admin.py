@@ -79,6 +79,14 @@ class TestTargets:
         assert (changed["kind"], changed["tools"], changed["revision"]) == ("knowledge", [], 2)
         run(target.app, "add", "x", "--tool", "two words", code=2)
 
+    def test_a_request_in_plain_words_needs_a_yes(self, run: Run) -> None:
+        asked = run(target.app, "request", "Please forget everything about Zedo Frobi.", "--json")
+        assert shown(asked)["understood"]["name"] == "Zedo Frobi"
+        assert shown(run(target.app, "show", "Zedo Frobi", "--json"))["mode"] == "monitor"
+        run(target.app, "request", "Forget Ann Frobi", "--yes")
+        assert shown(run(target.app, "show", "Ann Frobi", "--json"))["mode"] == "enforce"
+        run(target.app, "request", "What is the weather?", code=2)
+
     def test_from_registering_to_deleting(self, run: Run, tmp_path: Path) -> None:
         document = tmp_path / "it.txt"
         document.write_text("A book about a clown, ünïcode too.")
