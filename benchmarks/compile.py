@@ -11,21 +11,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from engines import lethe_engine
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from guard.compile.eco import EcoFit
 from guard.compile.grounds import Grounds, render, survey
@@ -34,7 +28,6 @@ from guard.compile.questions import invented_names, ordinary
 from guard.compile.rocr import RocrFit
 from guard.probe import EngineProbe
 from guard.types import ForgetTarget, TargetSpec
-from guard.worker import COMPILE_SALT, CPU_WORKER
 from server.demo.model import build
 from server.demo.recipe import Recipe
 
@@ -115,10 +108,7 @@ async def _main(options: argparse.Namespace) -> None:
         model, names = build(recipe).folder, [entity.name for entity in recipe.world.forget]
     else:
         model, names = options.model, invented_names(options.targets)
-    flags = ["--model", str(model), "--max-model-len", "512", "--scheduling-policy", "priority"]
-    flags += ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
-    async with build_async_engine_client(args) as engine:
+    async with lethe_engine(model, "--max-model-len", "512", "--scheduling-policy", "priority") as engine:
         figures = await _measure(engine, names[: options.targets], options.rounds, options.seconds)
     figures["model"] = str(model)
     print(json.dumps(figures, indent=2))

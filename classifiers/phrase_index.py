@@ -15,7 +15,6 @@ are already; a matcher costs a few dictionary look-ups per character.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,7 +22,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape
-from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
+from classifiers.folding import fold, is_separator, squeeze
+from classifiers.glyphs import Glyph, glyph, is_hump, starts
 from classifiers.words import longer_words, split_words
 
 #: Phrases with fewer folded letters than this match only with their own word breaks: "IT" is not found in "I t".
@@ -66,6 +66,9 @@ def forms(phrase: str) -> tuple[str, ...]:
     if not needs_end(phrase) or len(phrase) < _MIN_PLURAL_LETTERS or not phrase.isalpha():
         return (phrase,)
     return phrase, phrase + ("es" if phrase.lower().endswith(_SIBILANTS) else "s")
+
+
+_SPACE = Glyph("", "", separates=True, upper=False, lower=False, digit=False, spaceless=False)
 
 
 class Match(NamedTuple):
@@ -188,18 +191,12 @@ class PhraseIndex:
             self._root.owners.discard(key)
 
 
-class _Glyph(NamedTuple):
-    """One unit of text: a letter, a separator (which may stand for the letter ``maybe``), or mere decoration."""
+class _Placed(NamedTuple):
+    """A character, or an escape that stands for one, at ``[start, end)``; mere decoration reads as None."""
 
     start: int
     end: int
-    letters: str
-    maybe: str
-    separates: bool
-    upper: bool
-    lower: bool
-    digit: bool
-    spaceless: bool  # of a script that writes no spaces between words
+    glyph: Glyph | None
 
 
 class _Branch(NamedTuple):
@@ -249,7 +246,7 @@ class PhraseMatcher:
         self._position = self._origin  # first character not yet read
         self._live: list[_Branch] = []
         self._complete: list[_Complete] = []  # whole phrases of which it is not clear yet whether they count
-        self._previous: _Glyph | None = None
+        self._previous: Glyph | None = None
         if prompt_tail:
             self._read(prompt_tail, final=False)
             self._complete = []  # what is whole before the stream begins is none of its
@@ -280,9 +277,9 @@ class PhraseMatcher:
 
     def _read(self, text: str, *, final: bool) -> Match | None:
         self._text += text
-        for glyph in self._glyphs(final):
-            found = self._step(glyph)
-            self._position = glyph.end
+        for placed in self._glyphs(final):
+            found = None if placed.glyph is None else self._step(placed.glyph, placed.start, placed.end)
+            self._position = placed.end
             if found is not None and found.end > 0:
                 return found
         self._trim()
@@ -293,48 +290,33 @@ class PhraseMatcher:
         self._text = self._text[keep_from - self._origin :]
         self._origin = keep_from
 
-    def _glyphs(self, final: bool) -> Iterable[_Glyph]:
+    def _glyphs(self, final: bool) -> Iterator[_Placed]:
         text, origin = self._text, self._origin
         index, stop = self._position - origin, len(text)
         if not final and (tail := OPEN_ESCAPE.search(text, index)):
             stop = tail.start()
         while index < stop:
-            char, maybe, end = text[index], "", index + 1
-            if char == "\\" and (escape := ESCAPE.match(text, index)):
-                char, maybe, end = unescape(escape.group()), "", escape.end()
-                if escape.group()[1] != "u":
-                    char, maybe = " ", fold(escape.group()[1])
-            elif char in LETTER_SIGNS:
-                maybe = fold(LETTER_SIGNS[char])
-            letters = fold(char)
-            yield _Glyph(
-                start=origin + index,
-                end=origin + end,
-                letters=letters,
-                maybe=maybe,
-                separates=not letters and is_separator(char),
-                upper=char.isupper(),
-                lower=char.islower(),
-                digit=char.isdigit(),
-                spaceless=unicodedata.category(char) == "Lo",
-            )
+            end, found = index + 1, glyph(text[index])
+            if text[index] == "\\" and (escape := ESCAPE.match(text, index)):
+                end, found = escape.end(), _escaped(escape.group())
+            yield _Placed(origin + index, origin + end, found)
             index = end
 
-    def _step(self, glyph: _Glyph) -> Match | None:
-        if not glyph.letters and not glyph.separates:
-            return None  # decoration: as if it were not there
+    def _step(self, glyph: Glyph, start: int, end: int) -> Match | None:
         previous, self._previous = self._previous, glyph
-        hump = previous is not None and _is_hump(previous, glyph)
-        found = self._end_words() if glyph.separates or hump else self._read_on(glyph.letters)
-        starts = previous is None or previous.separates or hump or glyph.spaceless or previous.spaceless
+        hump = previous is not None and is_hump(previous, glyph)
+        found = None
+        if self._complete:
+            found = self._end_words() if glyph.separates or hump else self._read_on(glyph.letters)
+        begins = previous is None or starts(previous, glyph)
         live = self._live if glyph.separates else []
         arrivals = self._live
-        if starts or glyph.upper:
-            arrivals = [*self._live, _Branch(self._root, 0, glyph.start, inside=not starts)]
+        if begins or glyph.upper:
+            arrivals = [*self._live, _Branch(self._root, 0, start, inside=not begins)]
         whole: list[Match] = []
         for branch in arrivals:
             for letters in filter(None, (glyph.letters, glyph.maybe)):
-                advanced, ends = self._advance(branch, letters, glyph)
+                advanced, ends = self._advance(branch, letters, end)
                 live = live if advanced is None else [*live, advanced]
                 for one, rest in ends:
                     if glyph.spaceless or glyph.separates or is_open_ended(one.form):
@@ -366,10 +348,10 @@ class PhraseMatcher:
                 found.append(one.match)
         return min(found, default=None)
 
-    def _advance(
-        self, branch: _Branch, letters: str, glyph: _Glyph
-    ) -> tuple[_Branch | None, list[tuple[_Complete, str]]]:
-        """The branch after a character, if phrases go on there, and those that end in it with its other letters."""
+    def _advance(self, branch: _Branch, letters: str, end: int) -> tuple[_Branch | None, list[tuple[_Complete, str]]]:
+        """The branch after a character that ends at ``end``, if phrases go on there, and the phrases that end in it,
+        each with the letters of it that follow.
+        """
         node, offset = branch.node, branch.offset
         ends: list[tuple[_Complete, str]] = []
         for number, letter in enumerate(letters, 1):
@@ -383,7 +365,7 @@ class PhraseMatcher:
                 node, offset = child, 0
             offset += 1
             if offset == len(node.label):
-                ends += [(one, letters[number:]) for one in self._ends(node, branch, glyph.end)]
+                ends += [(one, letters[number:]) for one in self._ends(node, branch, end)]
         if offset == len(node.label) and not any(
             not child.owners.isdisjoint(self._keys) for child in list(node.children.values())
         ):
@@ -408,11 +390,12 @@ class PhraseMatcher:
         return _words(self._text[start - self._origin : end - self._origin]) == _words(phrase)
 
 
-def _is_hump(before: _Glyph, after: _Glyph) -> bool:
-    """Whether one word ends and another starts between two letters."""
-    if before.separates or after.separates:
-        return False
-    return (before.lower and after.upper) or before.digit != after.digit
+def _escaped(escape: str) -> Glyph | None:
+    """How a JSON escape reads: as its character, or as a space where the letter may be one after a lone backslash."""
+    if escape[1] == "u":
+        found = glyph(unescape(escape))
+        return found and found._replace(maybe="")
+    return _SPACE._replace(maybe=fold(escape[1]))
 
 
 def _words(text: str) -> list[str]:

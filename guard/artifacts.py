@@ -88,6 +88,13 @@ class Artifacts:
         """Fingerprint of the served model."""
         return self._model
 
+    def still_hold(self, looked: float, seconds: float) -> bool:
+        """Whether what was looked up at ``looked`` (of ``time.monotonic``) need not be looked up again.
+
+        Nothing was put here since, and what other processes put may go unnoticed for ``seconds``.
+        """
+        return looked > max(self.changed, time.monotonic() - seconds)
+
     async def get(self, target: ForgetTarget, intervention: str) -> Artifact | None:
         """What was fitted for this revision of a target; None when nothing was.
 

@@ -33,9 +33,9 @@ class Choices:
         if not wanted:
             return policy
         known = self._applied.get(policy.tenant.id)
-        now = time.monotonic()
-        if known is not None and known[0] is policy and self._artifacts.changed < known[1] > now - _LOOK_AGAIN:
+        if known is not None and known[0] is policy and self._artifacts.still_hold(known[1], _LOOK_AGAIN):
             return known[2]
+        now = time.monotonic()
         try:
             found = await self._artifacts.fitted(wanted, AUTO)
         except Exception:

@@ -166,7 +166,7 @@ class FeatureGuard:
         is a skill without.
         """
         known, now = self._sets.get(policy.tenant.id), time.monotonic()
-        if known is not None and known[0] is policy and known[1] > max(now - _LOOK_AGAIN, self._artifacts.changed):
+        if known is not None and known[0] is policy and self._artifacts.still_hold(known[1], _LOOK_AGAIN):
             return known[2], known[3]
         skills: list[ActiveTarget] = []
         others: list[ActiveTarget] = []

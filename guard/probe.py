@@ -137,11 +137,7 @@ class EngineProbe:
     async def load(self, edit: Edit) -> str:
         """See :meth:`Probe.load`."""
         blob = save(edit.tensors())
-        name = hashlib.sha256(blob).hexdigest()[:32]
-        if name not in self._loaded:
-            await self._engine.collective_rpc("lethe_load_edit", args=(name, blob))
-            self._loaded.add(name)
-        return name
+        return await self._load_once("lethe_load_edit", blob, blob)
 
     async def drop(self, name: str) -> None:
         """See :meth:`Probe.drop`."""
@@ -151,35 +147,31 @@ class EngineProbe:
     async def load_phrases(self, phrases: Sequence[str]) -> str:
         """See :meth:`Probe.load_phrases`."""
         wanted = sorted(set(phrases))
-        name = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:32]
-        if name not in self._loaded:
-            await self._engine.collective_rpc("lethe_load_phrases", args=(name, wanted))
-            self._loaded.add(name)
-        return name
+        return await self._load_once("lethe_load_phrases", json.dumps(wanted).encode(), wanted)
 
     async def load_features(self, features: TargetFeatures) -> str:
         """See :meth:`Probe.load_features`."""
         blob = save(features.tensors())
-        name = hashlib.sha256(blob).hexdigest()[:32]
-        if name not in self._loaded:
-            await self._engine.collective_rpc("lethe_load_features", args=(name, blob))
-            self._loaded.add(name)
-        return name
+        return await self._load_once("lethe_load_features", blob, blob)
 
     async def load_skill(self, skill: SkillKeys) -> str:
         """See :meth:`Probe.load_skill`."""
         blob = save(skill.tensors())
-        name = hashlib.sha256(blob).hexdigest()[:32]
-        if name not in self._loaded:
-            await self._engine.collective_rpc("lethe_load_skill", args=(name, blob))
-            self._loaded.add(name)
-        return name
+        return await self._load_once("lethe_load_skill", blob, blob)
 
     async def verdicts(self, tickets: Sequence[str]) -> list[dict[str, Told] | None]:
         """See :meth:`Probe.verdicts`."""
         # Every rank holds the whole residual stream, and says the same.
         told, *_ = await self._engine.collective_rpc("lethe_take_verdicts", args=(list(tickets),))
         return [one and {name: Told(*values) for name, values in one.items()} for one in told]
+
+    async def _load_once(self, method: str, blob: bytes, sent: object) -> str:
+        """Have the workers load something unless they have it; its name, which is the hash of ``blob``."""
+        name = hashlib.sha256(blob).hexdigest()[:32]
+        if name not in self._loaded:
+            await self._engine.collective_rpc(method, args=(name, sent))
+            self._loaded.add(name)
+        return name
 
     async def _run(self, prompt: Sequence[int], params: SamplingParams, controls: Controls | None) -> RequestOutput:
         params = params.clone()

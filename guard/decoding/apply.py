@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from guard.decoding.automaton import Mask
-from guard.decoding.tables import Ids
+from guard.decoding.spared import Ids
 from guard.kernels.token_ranges import subtract_ranges
 
 

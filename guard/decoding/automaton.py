@@ -12,7 +12,8 @@ import numpy as np
 
 from guard.decoding.reading import STUCK, TIGHT, Edge, Reading, glyphs, goes_over, may_start, read
 from guard.decoding.rests import joined
-from guard.decoding.tables import NO_IDS, Ids, Left, Span
+from guard.decoding.spared import Ids
+from guard.decoding.tables import NO_IDS, Left, Span
 from guard.decoding.union import Begun, Held, PhraseUnion, Tables
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from guard.decoding.reading import STUCK, has_stuck
 from guard.decoding.rests import Rests, renumbered, rests
-from guard.decoding.tables import NOWHERE, Left, Others, Span, TokenTable
+from guard.decoding.spared import Others
+from guard.decoding.tables import NOWHERE, Left, Span, TokenTable
 
 
 class Contained(NamedTuple):
@@ -56,17 +57,16 @@ class PhraseSet:
         closed = tuple(sorted(one for one, others in patterns.items() if others is None))
         held = {one: others for one, others in sorted(patterns.items()) if others and all(o.words for o in others)}
         open_ended = tuple(sorted(patterns.keys() - held.keys() - set(closed)))
-        kinds = (closed, open_ended, tuple(held))
-        marked = tuple(tuple(STUCK + one for one in kind if has_stuck(one)) for kind in kinds)
-        own = rests(closed, open_ended, held, table)
-        plain = closed + open_ended + tuple(held)
-        both = {**held, **{one: held[one[len(STUCK) :]] for one in marked[2]}}
+        own, plain = rests(closed, open_ended, held, table), (*closed, *open_ended, *held)
+        stuck = tuple(filter(has_stuck, (*open_ended, *held)))  # the closed ones are too short for that
+        open_ended += tuple(STUCK + one for one in stuck if one not in held)
+        held |= {STUCK + one: held[one] for one in stuck if one in held}
         return cls(
-            plain + marked[0] + marked[1] + marked[2],
-            open_ended + marked[1],
-            both,
-            contained(closed + marked[0], open_ended + marked[1], both, table),
-            np.concatenate([own, renumbered(own, plain, [one[len(STUCK) :] for kind in marked for one in kind])]),
+            (*plain, *(STUCK + one for one in stuck)),
+            open_ended,
+            held,
+            contained(closed, open_ended, held, table),
+            np.concatenate([own, renumbered(own, plain, stuck)]),
         )
 
 
@@ -83,12 +83,8 @@ def contained(
             found[left][2 if pattern.startswith(STUCK) else 1].append(first)
 
     for one in closed:
-        letters = one.removeprefix(STUCK)
-        for left, inside, first in (
-            (Left.MUCH, table.inside, table.closing),
-            (Left.LAST, table.inside_ending, table.ending),
-        ):
-            add(left, one, inside.get(one, NOWHERE), first.get(letters, NOWHERE))
+        add(Left.MUCH, one, table.inside.get(one, NOWHERE), table.closing.get(one, NOWHERE))
+        add(Left.LAST, one, table.inside_ending.get(one, NOWHERE), table.ending.get(one, NOWHERE))
     for one in open_ended:
         add(Left.MUCH, one, table.inside_beginning(one), table.beginning(one.removeprefix(STUCK)))
     for one, others in held.items():

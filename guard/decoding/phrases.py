@@ -11,7 +11,7 @@ from classifiers.words import longer_words
 from guard.decoding.automaton import PhraseAutomaton
 from guard.decoding.phrase_set import PhraseSet
 from guard.decoding.reading import pattern
-from guard.decoding.tables import Others
+from guard.decoding.spared import Others
 from guard.decoding.union import PhraseUnion
 from guard.decoding.vocabulary import Vocabulary
 

@@ -10,14 +10,13 @@ Left out are JSON escapes: a backslash is a separator, and what follows it is re
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
+from classifiers.folding import squeeze
+from classifiers.glyphs import Glyph, glyph, is_hump, starts
 from classifiers.phrase_index import MIN_DISTINCT_LETTERS, MIN_LOOSE_LETTERS
 
 #: Begins the pattern of a phrase that matches only with its own word breaks; no folded letter is this character.
@@ -36,18 +35,6 @@ class Edge(IntEnum):
     LOWER = 1  # a lower-case letter: a word may start with a capital, a digit, or a letter of a script without spaces
     LETTER = 2  # any other letter: a word may start with a digit or a letter of a script without spaces
     DIGIT = 3  # a digit: a word may start with any letter that is none
-
-
-class Glyph(NamedTuple):
-    """One character that counts: a letter, or a separator that may stand for the letter ``maybe``."""
-
-    letters: str
-    maybe: str
-    separates: bool
-    upper: bool
-    lower: bool
-    digit: bool
-    spaceless: bool  # of a script that writes no spaces between words
 
 
 class Spelling(NamedTuple):
@@ -86,17 +73,6 @@ class Reading(NamedTuple):
     unbroken: bool
 
 
-@lru_cache(maxsize=65536)
-def glyph(char: str) -> Glyph | None:
-    """How one character reads; None for mere decoration."""
-    letters, separates = fold(char), is_separator(char)
-    if not letters and not separates:
-        return None
-    maybe = fold(LETTER_SIGNS[char]) if char in LETTER_SIGNS else ""
-    spaceless = unicodedata.category(char) == "Lo"
-    return Glyph(letters, maybe, separates, char.isupper(), char.islower(), char.isdigit(), spaceless)
-
-
 def glyphs(text: str) -> list[Glyph]:
     """The characters of ``text`` that count."""
     return [found for found in map(glyph, text) if found is not None]
@@ -132,40 +108,26 @@ def spellings(row: Sequence[Glyph]) -> Iterator[Spelling]:
         yield Spelling(taken, passed, tight)
 
 
-def starts(before: Glyph, after: Glyph) -> bool:
-    """Whether a word may start between two characters."""
-    return before.separates or after.spaceless or before.spaceless or is_hump(before, after)
-
-
 def ends(before: Glyph, after: Glyph | None) -> bool:
     """Whether a phrase whose last letter is ``before`` is seen to be over; ``after`` is None while nothing follows."""
     return before.spaceless or before.separates or (after is not None and (after.separates or is_hump(before, after)))
 
 
-def is_hump(before: Glyph, after: Glyph) -> bool:
-    """Whether one word ends and another starts between two letters."""
-    if before.separates or after.separates:
-        return False
-    return (before.lower and after.upper) or before.digit != after.digit
-
-
 def goes_over(edge: Edge, first: Glyph) -> bool:
     """Whether a word that ends in this edge is over when ``first`` follows."""
-    if first.separates:
-        return True
-    return (edge is Edge.LOWER and first.upper) or (edge is not Edge.OPEN and first.digit != (edge is Edge.DIGIT))
+    return first.separates or (edge is not Edge.OPEN and _humps(edge, first))
 
 
 def may_start(edge: Edge, first: Glyph) -> bool:
     """Whether a word may start with ``first`` after a text with this edge."""
-    if first.separates:
+    if edge is Edge.OPEN or first.separates:
         return edge is Edge.OPEN
-    return (
-        edge is Edge.OPEN
-        or first.spaceless
-        or (edge is Edge.LOWER and first.upper)
-        or first.digit != (edge is Edge.DIGIT)
-    )
+    return first.spaceless or _humps(edge, first)
+
+
+def _humps(edge: Edge, first: Glyph) -> bool:
+    """As :func:`classifiers.glyphs.is_hump`, of a letter and the edge before it."""
+    return (edge is Edge.LOWER and first.upper) or first.digit != (edge is Edge.DIGIT)
 
 
 def read(row: Sequence[Glyph]) -> Reading:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from guard.decoding.reading import STUCK, TIGHT
-from guard.decoding.tables import NO_IDS, Ids, Left, Others, Span, TokenTable
+from guard.decoding.spared import Ids, Others
+from guard.decoding.tables import NO_IDS, Left, Span, TokenTable
 
 #: Rests that so many tokens spell or fewer are written out.
 _FEW = 32

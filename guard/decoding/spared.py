@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from classifiers.glyphs import Glyph, is_hump, starts
 from classifiers.words import Longer
-from guard.decoding.reading import STUCK, Glyph, is_hump, starts
+from guard.decoding.reading import STUCK
 
 Ids = npt.NDArray[np.int32]
 

@@ -11,21 +11,18 @@ from operator import itemgetter
 
 import numpy as np
 
+from classifiers.glyphs import Glyph, starts
 from guard.decoding.reading import (
     MIN_DISTINCT_LETTERS,
     MIN_LOOSE_LETTERS,
     STUCK,
     TIGHT,
     Edge,
-    Glyph,
     ends,
     glyphs,
     spellings,
-    starts,
 )
 from guard.decoding.spared import Ids, Others, Spared, candidates, spare
-
-__all__ = ["LAST", "NOWHERE", "NO_IDS", "Ids", "Left", "Others", "Span", "Spared", "TokenTable"]
 
 #: Greater than every character of a spelling.
 LAST = "\U0010ffff"

@@ -20,7 +20,8 @@ from classifiers.words import Longer
 from guard.decoding.phrase_set import Contained, PhraseSet, contained
 from guard.decoding.reading import STUCK, TIGHT, Edge
 from guard.decoding.rests import RestTable, Tokens, joined, leads, merged
-from guard.decoding.tables import LAST, NOWHERE, Ids, Left, Others, Span, Spared, TokenTable
+from guard.decoding.spared import Ids, Others, Spared
+from guard.decoding.tables import LAST, NOWHERE, Left, Span, TokenTable
 from guard.decoding.vocabulary import Vocabulary
 
 #: Prefixes that are remembered, and what completes them.

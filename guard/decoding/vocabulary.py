@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from guard.decoding.reading import Reading, glyphs, read
-from guard.decoding.tables import Ids, TokenTable
+from guard.decoding.spared import Ids
+from guard.decoding.tables import TokenTable
 
 
 class Vocabulary:

@@ -108,7 +108,7 @@ class TargetIn(TargetSpec):
 
     def spec(self) -> TargetSpec:
         """The target as it is registered."""
-        return TargetSpec.model_validate(self.model_dump(exclude={"instruction"}))
+        return TargetSpec.model_construct(**{name: getattr(self, name) for name in TargetSpec.model_fields})
 
 
 class Understanding(BaseModel):

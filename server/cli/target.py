@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,24 +135,9 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Register a target, or with --from many."""
+    given = locals()
     with connect(url, admin_key) as client:
-        fields = _fields(
-            description,
-            alias,
-            document,
-            phrase,
-            kind,
-            forget_prompts,
-            retain_prompts,
-            tool,
-            verbatim_run,
-            mode,
-            all_tenants,
-            locked,
-            action,
-            gating,
-            threshold,
-        )
+        fields = _fields(given)
         if (name is None) == (from_file is None):
             raise CommandError("give either a NAME or --from FILE")
         if from_file is not None:
@@ -222,26 +207,11 @@ def update(
     as_json: AsJson = False,
 ) -> None:
     """Change what is given; lists are replaced as a whole."""
+    given = locals()
     empty: dict[str, Any] = {"description": "", "threshold": None}
     with connect(url, admin_key) as client:
         fields = {field.value: empty.get(field, []) for field in clear or ()}
-        fields |= _fields(
-            description,
-            alias,
-            document,
-            phrase,
-            kind,
-            forget_prompts,
-            retain_prompts,
-            tool,
-            verbatim_run,
-            mode,
-            all_tenants,
-            locked,
-            action,
-            gating,
-            threshold,
-        )
+        fields |= _fields(given)
         fields |= {} if name is None else {"name": name}
         path = f"/targets/{client.id_of('targets', target)}"
         print_object(client.request("PATCH", path, body=fields, params=_dry(dry_run)), as_json=as_json)
@@ -302,41 +272,23 @@ def _dry(dry_run: bool) -> dict[str, Any]:
     return {"dry_run": True} if dry_run else {}
 
 
-def _fields(
-    description: str | None,
-    aliases: list[str] | None,
-    documents: list[Path] | None,
-    phrases: list[str] | None,
-    kind: KindOption | None,
-    forget_prompts: Path | None,
-    retain_prompts: Path | None,
-    tools: list[str] | None,
-    verbatim_run: int | None,
-    mode: ModeOption | None,
-    all_tenants: bool | None,
-    locked: bool | None,
-    action: str | None,
-    gating: GatingOption | None,
-    threshold: float | None,
-) -> dict[str, Any]:
-    """The fields of a target that the options name, and no others."""
+def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a target that the options name, and no others.
+
+    Args:
+        given: the options of ``add`` or ``update``, by the names of their parameters.
+    """
     fields = {
-        "description": description,
-        "aliases": aliases or None,
-        "documents": [_text(path) for path in documents] if documents else None,
-        "protected_phrases": phrases or None,
-        "kind": kind and kind.value,
-        "forget_examples": _lines(forget_prompts),
-        "retain_examples": _lines(retain_prompts),
-        "tools": tools or None,
-        "verbatim_run": verbatim_run,
-        "mode": mode and mode.value,
-        "all_tenants": all_tenants,
-        "locked": locked,
-        "action": action,
-        "gating": gating and gating.value,
-        "threshold": threshold,
+        name: given[name] for name in ("description", "verbatim_run", "all_tenants", "locked", "action", "threshold")
     }
+    for name, option in (("aliases", "alias"), ("protected_phrases", "phrase"), ("tools", "tool")):
+        fields[name] = given[option] or None
+    for name in ("kind", "mode", "gating"):
+        fields[name] = given[name] and given[name].value
+    fields["documents"] = [_text(path) for path in given["document"]] if given["document"] else None
+    fields["forget_examples"], fields["retain_examples"] = map(
+        _lines, (given["forget_prompts"], given["retain_prompts"])
+    )
     return {name: value for name, value in fields.items() if value is not None}
 
 

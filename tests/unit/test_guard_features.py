@@ -13,7 +13,7 @@ import torch
 from autoencoders import plain, target
 from vllm.sampling_params import RequestOutputKind
 
-from guard.artifacts import Artifact
+from guard.artifacts import Artifact, Artifacts
 from guard.features import FeatureGuard, Sight, Watch
 from guard.policy import decide, resolve
 from guard.types import (
@@ -37,7 +37,7 @@ YES, NO, LATE = Told(2.0, 1.0, True, 0), Told(0.5, 1.0, False, -1), Told(2.0, 1.
 TOGGLE = GuardToggle()
 
 
-class _Artifacts:
+class _Artifacts(Artifacts):
     """Those of target "a" alone."""
 
     changed = 0.0

@@ -13,7 +13,7 @@ import torch
 from autoencoders import plain, target
 from vllm.sampling_params import RequestOutputKind
 
-from guard.artifacts import Artifact
+from guard.artifacts import Artifact, Artifacts
 from guard.features import FeatureGuard
 from guard.interventions import Means, UnpreparedError
 from guard.interventions.decoding import Constrain
@@ -39,7 +39,7 @@ TENANT = Tenant("t", 1, TenantSpec(name="T"), NOW, NOW)
 YES, NO = Told(2.0, 1.0, True, 0), Told(0.5, 1.0, False, -1)
 
 
-class _Artifacts:
+class _Artifacts(Artifacts):
     changed = 0.0
 
     def __init__(self, *fitted: str) -> None:
