@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -18,9 +16,6 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from server.evaluation.tofu.methods import Endpoint
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the guards on benchmarks.")
 
@@ -86,9 +81,10 @@ def tofu(
     right and wrong answers, with those of a REFERENCE model that never learnt these authors. `none`, the untouched
     model, is measured in any case.
     """
-    from server.cli.demo import ServerFailed
-    from server.evaluation.tofu.client import ServedError
-    from server.evaluation.tofu.methods import METHODS, Endpoint
+    from server.child import ServerFailed
+    from server.evaluation.admin import Endpoint, ServedError
+    from server.evaluation.child import child
+    from server.evaluation.tofu.methods import METHODS
     from server.evaluation.tofu.protocol import Subject, evaluate
 
     console = Console(stderr=True)
@@ -96,7 +92,7 @@ def tofu(
     if unknown := [name for name in chosen if name not in METHODS]:
         console.print(f"lethe eval tofu: no method {unknown[0]!r}; there are {', '.join(METHODS)}", highlight=False)
         raise typer.Exit(2)
-    subject = Subject(model, _child(model))
+    subject = Subject(model, partial(child, model))
     if base_url is not None:
         url = base_url.rstrip("/").removesuffix("/v1")
         subject = Subject(model, lambda: nullcontext(Endpoint(url, admin_key)), place=url)
@@ -104,7 +100,7 @@ def tofu(
         try:
             figures = evaluate(
                 subject,
-                Subject(reference, _child(reference)),
+                Subject(reference, partial(child, reference)),
                 data,
                 work or user_cache_path("lethe") / "eval-tofu",
                 methods=chosen,
@@ -120,28 +116,6 @@ def tofu(
         _write(json_file, figures)
     Console().print(_tofu_table(figures))
     Console().print(_beside_guard(figures["seconds"]), highlight=False)
-
-
-def _child(model: Path) -> Callable[[], AbstractContextManager[Endpoint]]:
-    """Starts ``lethe serve`` of a model, with a database and a log that last as long as the server."""
-    from server.cli.demo import Server
-    from server.evaluation.tofu.methods import Endpoint
-
-    @contextmanager
-    def serve() -> Iterator[Endpoint]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        admin_key = secrets.token_urlsafe(32)
-        with tempfile.TemporaryDirectory(prefix="lethe-eval-") as folder:
-            server = Server(model, port, admin_key, Path(folder))
-            try:
-                server.start()
-                yield Endpoint(server.base_url, admin_key)
-            finally:
-                server.stop()
-
-    return serve
 
 
 @contextmanager

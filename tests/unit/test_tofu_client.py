@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from server.evaluation.admin import ServedError
 from server.evaluation.tofu import client
-from server.evaluation.tofu.client import Served, ServedError
+from server.evaluation.tofu.client import Served
 
 
 @pytest.fixture(autouse=True)

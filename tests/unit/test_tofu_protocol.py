@@ -10,9 +10,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from guard.types import GuardName, GuardToggle, TargetToggle
+from server.evaluation.admin import Endpoint
 from server.evaluation.tofu import report
 from server.evaluation.tofu.data import FILES, author_names, load
-from server.evaluation.tofu.methods import METHODS, NONE, REFUSAL, Endpoint
+from server.evaluation.tofu.methods import METHODS, NONE, REFUSAL
 from server.evaluation.tofu.protocol import Subject, evaluate
 from server.evaluation.tofu.rows import Rows, method_key, model_key
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from server.evaluation.admin import ServedError
 from server.evaluation.tofu.rows import Ask
 
 #: As many tokens as TOFU's own evaluation lets question and answer have.
@@ -19,10 +20,6 @@ _CONCURRENCY = 32
 #: Seconds to wait before another try when the connection failed; an answer that is an error is not asked for again.
 _PAUSES = (0.5, 2.0, 8.0)
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
-
-
-class ServedError(RuntimeError):
-    """The server refused a request, or its answer cannot be measured."""
 
 
 class Served:

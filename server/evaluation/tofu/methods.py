@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-
-from server.evaluation.tofu.client import ServedError
+from server.evaluation.admin import Admin, Endpoint, admin
 
 #: The untouched model: nothing is switched on.
 NONE = "none"
@@ -55,16 +53,6 @@ _TENANT = "lethe-eval-tofu-{}"
 #: would be missed now and then, and what is measured would be the machine.
 _DEADLINE = 600_000
 _SLOW = ("semantic", "statements")
-_POLL = 0.5  # seconds between looks at a compile job
-_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A running server: its URL without a path, and a key of its admin API."""
-
-    url: str
-    admin_key: str
 
 
 def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
@@ -74,8 +62,8 @@ def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
         ServedError: the admin API refuses.
         httpx.TransportError: it cannot be reached.
     """
-    with _admin(endpoint) as admin:
-        actions = _json(admin.get("/status"))["actions"]
+    with admin(endpoint) as api:
+        actions = api.get("/status")["actions"]
     return [method for method in methods if (METHODS[method].toggle or {}).get("action", "auto") in actions]
 
 
@@ -107,66 +95,26 @@ def registered(
         ServedError: the admin API refuses; so it does when it has a target or a tenant of such a name already.
         httpx.TransportError: it cannot be reached.
     """
-    with ExitStack() as undo:
-        admin = undo.enter_context(_admin(endpoint))
+    with admin(endpoint) as api:
         ids, seconds = [], []
         for target in targets:
             began = time.perf_counter()
-            ids.append(_target(admin, target, undo))
+            ids.append(str(api.make("/targets", target)["id"]))
             seconds.append(time.perf_counter() - began)
         used = {(METHODS[method].toggle or {}).get("action") for method in methods}
-        _compile(admin, ids, [action for action in COMPILED if action in used])
-        yield Registered({method: _tenant(admin, method, ids, undo) for method in methods}, seconds)
+        if interventions := [action for action in COMPILED if action in used]:
+            api.compile(ids, interventions)
+        yield Registered({method: _tenant(api, method, ids) for method in methods}, seconds)
 
 
-def _target(admin: httpx.Client, target: Mapping[str, Any], undo: ExitStack) -> str:
-    made = _json(admin.post("/targets", json=target))
-    undo.callback(_delete, admin, f"/targets/{made['id']}")
-    return str(made["id"])
-
-
-def _compile(admin: httpx.Client, targets: Sequence[str], interventions: Sequence[str]) -> None:
-    """Have the targets fitted, and wait until they are."""
-    if not interventions:
-        return
-    body = {"interventions": list(interventions)}
-    jobs = [_json(admin.post(f"/targets/{target}/compile", json=body))["id"] for target in targets]
-    for job in jobs:
-        while (state := _json(admin.get(f"/compile/jobs/{job}")))["state"] in ("queued", "running"):
-            time.sleep(_POLL)
-        if state["state"] != "done":
-            raise ServedError(f"compiling target {state['target']}: {state['state']} {state['error']}")
-
-
-def _tenant(admin: httpx.Client, method: str, targets: Sequence[str], undo: ExitStack) -> str:
-    name = _TENANT.format(method.replace("_", "-"))
-    made = _json(admin.post("/tenants", json={"name": name, "refusal": REFUSAL}))
+def _tenant(api: Admin, method: str, targets: Sequence[str]) -> str:
+    made = api.make("/tenants", {"name": _TENANT.format(method.replace("_", "-")), "refusal": REFUSAL})
     path = f"/tenants/{made['id']}"
-    undo.callback(_delete, admin, path)
     patient: dict[str, Mapping[str, Any]] = {guard: {"deadline_ms": _DEADLINE} for guard in _SLOW}
     for guard, toggle in {**patient, **METHODS[method].guards}.items():
-        _json(admin.put(f"{path}/guards/{guard}", json=toggle))
+        api.put(f"{path}/guards/{guard}", toggle)
     use = METHODS[method].toggle
     if use is not None:
         for target in targets:
-            _json(admin.put(f"{path}/targets/{target}", json={"enabled": True, **use}))
+            api.put(f"{path}/targets/{target}", {"enabled": True, **use})
     return str(made["api_key"])
-
-
-def _delete(admin: httpx.Client, path: str) -> None:
-    with suppress(httpx.HTTPError):  # a server that is gone has nothing to take away
-        admin.delete(path)
-
-
-def _admin(endpoint: Endpoint) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {endpoint.admin_key}"}
-    return httpx.Client(base_url=f"{endpoint.url}/v1/guard", headers=headers, timeout=_TIMEOUT)
-
-
-def _json(response: httpx.Response) -> dict[str, Any]:
-    if response.is_error:
-        request = response.request
-        asked = f"{request.method} {request.url.path} {request.read().decode()[:200]}"
-        raise ServedError(f"{asked}: the admin API answered {response.status_code}: {response.text[:500]}")
-    body: dict[str, Any] = response.json()
-    return body

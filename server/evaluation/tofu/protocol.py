@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from guard.compile import fluency
+from server.evaluation.admin import Endpoint
 from server.evaluation.tofu import client, report
 from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, load
-from server.evaluation.tofu.methods import METHODS, NONE, Endpoint, registered, supported
+from server.evaluation.tofu.methods import METHODS, NONE, registered, supported
 from server.evaluation.tofu.report import Parts
 from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
 
