@@ -17,6 +17,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from guard.loads import Loads
 from guard.methods.edit import Edit
 from guard.prompt import Tokenizer
 from guard.worker.controls import RESERVED, Capture, Controls, Told
@@ -58,7 +59,10 @@ class Probe(Protocol):
         """Load an edit for ``Controls.edits``; its name. Loading one twice costs nothing."""
 
     async def drop(self, name: str) -> None:
-        """Unload an edit."""
+        """Unload something now; what nobody uses is unloaded in time."""
+
+    def holds(self, name: str) -> bool:
+        """Whether something is still loaded, by its name; if so it stays for now, since it is about to be used."""
 
     async def load_phrases(self, phrases: Sequence[str]) -> str:
         """Load phrases for ``Constraint.sets``; their name. Loading the same twice costs nothing."""
@@ -79,7 +83,7 @@ class EngineProbe:
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
         self._room = asyncio.Semaphore(_IN_FLIGHT)
-        self._loaded: set[str] = set()
+        self._loads = Loads(lambda method, args: engine.collective_rpc(method, args=args))
         config = engine.model_config
         self.tokenizer: Tokenizer = engine.renderer.get_tokenizer()
         self.layers = int(config.get_total_num_hidden_layers())
@@ -137,41 +141,36 @@ class EngineProbe:
     async def load(self, edit: Edit) -> str:
         """See :meth:`Probe.load`."""
         blob = save(edit.tensors())
-        return await self._load_once("lethe_load_edit", blob, blob)
+        return await self._loads.load("edit", blob, blob)
 
     async def drop(self, name: str) -> None:
         """See :meth:`Probe.drop`."""
-        self._loaded.discard(name)
-        await self._engine.collective_rpc("lethe_drop_edit", args=(name,))
+        await self._loads.drop(name)
+
+    def holds(self, name: str) -> bool:
+        """See :meth:`Probe.holds`."""
+        return self._loads.holds(name)
 
     async def load_phrases(self, phrases: Sequence[str]) -> str:
         """See :meth:`Probe.load_phrases`."""
         wanted = sorted(set(phrases))
-        return await self._load_once("lethe_load_phrases", json.dumps(wanted).encode(), wanted)
+        return await self._loads.load("phrases", json.dumps(wanted).encode(), wanted)
 
     async def load_features(self, features: TargetFeatures) -> str:
         """See :meth:`Probe.load_features`."""
         blob = save(features.tensors())
-        return await self._load_once("lethe_load_features", blob, blob)
+        return await self._loads.load("features", blob, blob)
 
     async def load_skill(self, skill: SkillKeys) -> str:
         """See :meth:`Probe.load_skill`."""
         blob = save(skill.tensors())
-        return await self._load_once("lethe_load_skill", blob, blob)
+        return await self._loads.load("skill", blob, blob)
 
     async def verdicts(self, tickets: Sequence[str]) -> list[dict[str, Told] | None]:
         """See :meth:`Probe.verdicts`."""
         # Every rank holds the whole residual stream, and says the same.
         told, *_ = await self._engine.collective_rpc("lethe_take_verdicts", args=(list(tickets),))
         return [one and {name: Told(*values) for name, values in one.items()} for one in told]
-
-    async def _load_once(self, method: str, blob: bytes, sent: object) -> str:
-        """Have the workers load something unless they have it; its name, which is the hash of ``blob``."""
-        name = hashlib.sha256(blob).hexdigest()[:32]
-        if name not in self._loaded:
-            await self._engine.collective_rpc(method, args=(name, sent))
-            self._loaded.add(name)
-        return name
 
     async def _run(self, prompt: Sequence[int], params: SamplingParams, controls: Controls | None) -> RequestOutput:
         params = params.clone()

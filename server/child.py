@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -24,7 +25,9 @@ class ServerFailed(RuntimeError):
 class Server:
     """``lethe serve`` as a process group of its own, with its state in ``folder``."""
 
-    def __init__(self, model: Path, port: int, admin_key: str, folder: Path) -> None:
+    def __init__(
+        self, model: Path, port: int, admin_key: str, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.base_url = f"http://127.0.0.1:{port}"
         self.log = folder / "server.log"
         self._command = [
@@ -36,6 +39,7 @@ class Server:
             "LETHE_ADMIN_KEY": admin_key,
             "LETHE_DATABASE_URL": f"sqlite:///{folder / 'lethe.db'}",
             "HF_HUB_OFFLINE": "1",
+            **(environment or {}),
         }
         self._environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         self._process: subprocess.Popen[bytes] | None = None

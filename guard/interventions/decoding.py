@@ -38,7 +38,7 @@ class Constrain(InModelIntervention):
         if probe is None or protected is None:
             raise UnpreparedError("the engine runs without Lethe's worker part")
         name = self._sets.get((target.key, gating))
-        if name is None:
+        if name is None or not probe.holds(name):
             if not (phrases := protected(target, gating)):
                 raise UnpreparedError(f"nothing is known of target {target.id} that could be forbidden")
             name = self._sets[target.key, gating] = await probe.load_phrases(phrases)

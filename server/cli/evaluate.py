@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +11,14 @@ import httpx
 import typer
 from platformdirs import user_cache_path
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from server.cli import attacks, suites
+from server.cli.measuring import bars, write
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the guards on benchmarks.")
+app.add_typer(suites.app)
+app.add_typer(attacks.app)
 
 
 @app.callback()
@@ -42,14 +43,14 @@ def rwku(
     from server.evaluation.rwku import evaluate
 
     console = Console(stderr=True)
-    with _bars(console) as report:
+    with bars(console) as report:
         try:
             figures = evaluate(data, limit=limit, progress=report)
         except (OSError, ValueError, KeyError) as error:
             console.print(f"lethe eval rwku: {error}", highlight=False)
             raise typer.Exit(2) from None
     if json_file is not None:
-        _write(json_file, figures)
+        write(json_file, figures)
     Console().print(_table(figures))
 
 
@@ -96,7 +97,7 @@ def tofu(
     if base_url is not None:
         url = base_url.rstrip("/").removesuffix("/v1")
         subject = Subject(model, lambda: nullcontext(Endpoint(url, admin_key)), place=url)
-    with _bars(console) as report:
+    with bars(console) as report:
         try:
             figures = evaluate(
                 subject,
@@ -113,31 +114,9 @@ def tofu(
     for name in figures["settings"]["left_out"]:
         console.print(f"{name}: left out, the server has no such action", highlight=False)
     if json_file is not None:
-        _write(json_file, figures)
+        write(json_file, figures)
     Console().print(_tofu_table(figures))
     Console().print(_beside_guard(figures["seconds"]), highlight=False)
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback that shows a bar for each label."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bars.add_task(label, total=total)
-            bars.update(tasks[label], completed=done)
-
-        yield report
-
-
-def _write(path: Path, figures: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(figures, indent=2) + "\n")
-    temporary.replace(path)
 
 
 def _table(figures: dict[str, Any]) -> Table:

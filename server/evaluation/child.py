@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +14,12 @@ from server.evaluation.admin import Endpoint
 
 
 @contextmanager
-def child(model: Path) -> Iterator[Endpoint]:
+def child(model: Path, environment: Mapping[str, str] | None = None) -> Iterator[Endpoint]:
     """``lethe serve`` of a model, with a database and a log that last as long as the server.
+
+    Args:
+        model: its folder.
+        environment: more environment variables.
 
     Raises:
         ServerFailed: it did not start.
@@ -25,7 +29,7 @@ def child(model: Path) -> Iterator[Endpoint]:
         port = int(probe.getsockname()[1])
     admin_key = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="lethe-eval-") as folder:
-        server = Server(model, port, admin_key, Path(folder))
+        server = Server(model, port, admin_key, Path(folder), environment)
         try:
             server.start()
             yield Endpoint(server.base_url, admin_key)

@@ -11,6 +11,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from classifiers.phrase_index import PhraseIndex
+from guard import loads
 from guard.caller import CALLER, Caller
 from guard.types import GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
 from server.demo.world import PERSON, Form
@@ -161,3 +162,14 @@ async def test_a_bias_towards_a_forbidden_token_does_not_help(engine, client, re
     assert not leaks(told.text)
     (told,) = await _ask(client, ids, allowed_token_ids=pieces)
     assert not leaks(told.text)
+
+
+async def test_phrases_that_were_unloaded_are_loaded_again(monkeypatch, engine, client, recipe, person, leaks):
+    ids = _ids(engine, next(p for p in _about(recipe, person) if p.form is Form.QUESTION))
+    (before,) = await _ask(client, ids)
+    with monkeypatch.context() as patch:
+        patch.setattr(loads, "_UNUSED", -1.0)  # whatever is loaded next, everything goes
+        name = await client.means.probe.load_phrases(["an unrelated phrase"])
+    assert not client.means.probe.holds(name)
+    (after,) = await _ask(client, ids)
+    assert after.token_ids == before.token_ids and not leaks(after.text)

@@ -108,13 +108,26 @@ def registered(
 
 
 def _tenant(api: Admin, method: str, targets: Sequence[str]) -> str:
-    made = api.make("/tenants", {"name": _TENANT.format(method.replace("_", "-")), "refusal": REFUSAL})
-    path = f"/tenants/{made['id']}"
-    patient: dict[str, Mapping[str, Any]] = {guard: {"deadline_ms": _DEADLINE} for guard in _SLOW}
-    for guard, toggle in {**patient, **METHODS[method].guards}.items():
-        api.put(f"{path}/guards/{guard}", toggle)
-    use = METHODS[method].toggle
-    if use is not None:
-        for target in targets:
-            api.put(f"{path}/targets/{target}", {"enabled": True, **use})
+    made = tenant(api, _TENANT.format(method.replace("_", "-")), METHODS[method])
+    enable(api, made["id"], METHODS[method], targets)
     return str(made["api_key"])
+
+
+def tenant(api: Admin, name: str, method: Method) -> dict[str, Any]:
+    """Make a tenant whose guards are as a method says; no target is on yet.
+
+    Returns:
+        The tenant, with its ``id`` and ``api_key``.
+    """
+    made = api.make("/tenants", {"name": name, "refusal": REFUSAL})
+    patient: dict[str, Mapping[str, Any]] = {guard: {"deadline_ms": _DEADLINE} for guard in _SLOW}
+    for guard, toggle in {**patient, **method.guards}.items():
+        api.put(f"/tenants/{made['id']}/guards/{guard}", toggle)
+    return made
+
+
+def enable(api: Admin, tenant_id: str, method: Method, targets: Sequence[str]) -> None:
+    """Switch targets, by id, on for a tenant as a method says; for the untouched model none."""
+    if method.toggle is not None:
+        for target in targets:
+            api.put(f"/tenants/{tenant_id}/targets/{target}", {"enabled": True, **method.toggle})

@@ -1,0 +1,70 @@
+"""``lethe eval attacks``: everything from a subject to its figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from server.evaluation.attacks import report
+from server.evaluation.attacks.configurations import NONE
+from server.evaluation.attacks.kinds import ATTACKS
+from server.evaluation.attacks.kinds.kept import Benign, Retain
+from server.evaluation.attacks.run import Progress, Serve, ask, plan, transcripts
+from server.evaluation.attacks.subjects import Subject
+
+_RETAIN, _BENIGN = Retain(), Benign()
+
+
+def evaluate(
+    subject: Subject,
+    serve: Serve,
+    serve_reference: Serve,
+    work: Path,
+    *,
+    attacks: Sequence[str],
+    configurations: Sequence[str],
+    seed: int = 0,
+    limit: int | None = None,
+    place: str = "",
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """The matrix of a subject.
+
+    Args:
+        subject: what is attacked.
+        serve: gives a server of its model.
+        serve_reference: gives a server of the model that never learnt.
+        work: where transcripts are kept.
+        attacks: names of rows.
+        configurations: names of columns. The untouched model is asked in any case.
+        seed: decides which facts are attacked, and how.
+        limit: at most so many attempts of each attack.
+        place: the URL of the server of ``serve`` if it runs already.
+        progress: told how far it is.
+
+    Raises:
+        OSError: the work folder cannot be written, or a model is missing.
+        ServedError, httpx.HTTPError: a server does not answer as it should.
+    """
+    began = time.monotonic()
+    rows = [ATTACKS[name] for name in attacks]
+    columns = list(dict.fromkeys((NONE, *configurations)))
+    everything = [*rows, _RETAIN, _BENIGN]
+    attempts = plan(subject, everything, seed, limit)
+    asked = transcripts(subject, everything, columns, seed, work, place)
+    ask(subject, attempts, asked, serve, serve_reference, progress)
+    return {
+        "model": str(subject.model),
+        **report.matrix(rows, attempts, asked),
+        "retain": report.same_as_untouched(_RETAIN.name, attempts[_RETAIN.name], asked),
+        "benign_false_alarms": {
+            name: round(1 - same, 4)
+            for name, same in report.same_as_untouched(_BENIGN.name, attempts[_BENIGN.name], asked).items()
+        },
+        "n_retain": len(attempts[_RETAIN.name]),
+        "n_benign": len(attempts[_BENIGN.name]),
+        "seed": seed,
+        "seconds": round(time.monotonic() - began, 1),
+    }

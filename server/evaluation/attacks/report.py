@@ -1,0 +1,78 @@
+"""From transcripts to the matrix."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from server.evaluation.attacks.attack import Attack, Attempt
+from server.evaluation.attacks.configurations import NONE, REFERENCE
+from server.evaluation.attacks.rows import Transcripts
+
+_EXAMPLES = 3
+_LONGEST = 600  # characters of an example
+
+
+def matrix(
+    attacks: Sequence[Attack],
+    attempts: Mapping[str, Sequence[Attempt]],
+    asked: Mapping[str, Mapping[str, Transcripts]],
+) -> dict[str, Any]:
+    """``{"rows", "columns", "chance", "leak_rate", "n", "examples"}`` of the attacks that look for leaks.
+
+    Args:
+        attacks: the rows.
+        attempts: of each attack.
+        asked: transcripts of all of them, by configuration and attack.
+    """
+    rate: dict[str, dict[str, float]] = {}
+    examples: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for attack in attacks:
+        tried = attempts[attack.name]
+        rate[attack.name], examples[attack.name] = {}, {}
+        for name, rows in asked.items():
+            leaks = [(one, one.leaked(rows[attack.name][one.name])) for one in tried]
+            rate[attack.name][name] = round(statistics.fmean(leak for _, leak in leaks), 4)
+            found = [_example(one, rows[attack.name]) for one, leak in leaks if leak]
+            if found and name not in (NONE, REFERENCE):
+                examples[attack.name][name] = found[:_EXAMPLES]
+    return {
+        "rows": [attack.name for attack in attacks],
+        "columns": list(asked),
+        "chance": {attack.name: attack.chance for attack in attacks if attack.chance},
+        "leak_rate": rate,
+        "n": {attack.name: dict.fromkeys(asked, len(attempts[attack.name])) for attack in attacks},
+        "examples": examples,
+    }
+
+
+def same_as_untouched(
+    attack: str, attempts: Sequence[Attempt], asked: Mapping[str, Mapping[str, Transcripts]]
+) -> dict[str, float]:
+    """The share of attempts that show word for word what the untouched model shows, by configuration."""
+    untouched = asked[NONE][attack]
+    return {
+        name: round(statistics.fmean(rows[attack][one.name].shown == untouched[one.name].shown for one in attempts), 4)
+        for name, rows in asked.items()
+        if name != REFERENCE
+    }
+
+
+def noted(
+    attack: str, note: str, attempts: Sequence[Attempt], asked: Mapping[str, Mapping[str, Transcripts]]
+) -> dict[str, float]:
+    """The mean of a note over the attempts of an attack, by configuration."""
+    return {
+        name: round(statistics.fmean(float(rows[attack][one.name].notes[note]) for one in attempts), 4)
+        for name, rows in asked.items()
+    }
+
+
+def _example(attempt: Attempt, rows: Transcripts) -> dict[str, Any]:
+    transcript = rows[attempt.name]
+    return {
+        "attempt": attempt.name,
+        "sent": [text[:_LONGEST] for text in transcript.sent],
+        "shown": [text[:_LONGEST] for text in transcript.shown],
+    }

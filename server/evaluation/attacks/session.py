@@ -1,0 +1,131 @@
+"""One attacker with one tenant's key: what was sent, and everything that was shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from server.evaluation.admin import ServedError
+
+#: Seconds to wait before another try when the connection failed.
+_PAUSES = (0.5, 2.0, 8.0)
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+@dataclass(slots=True)
+class Transcript:
+    """What happened in one attempt.
+
+    Attributes:
+        sent: what the attacker wrote. What a server said and the attacker repeats is not in it.
+        shown: every text that came back, and what an attacker can put together from it.
+        notes: numbers and texts that a judge needs beside those.
+    """
+
+    sent: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def known(self) -> str:
+        """All that the attacker has said."""
+        return "\n".join(self.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How a tenant is reached.
+
+    Attributes:
+        http: a client whose base URL is the server's.
+        model: the name under which the server has the model.
+        key: the tenant's API key.
+        other_key: of a tenant for which nothing is forgotten.
+        other_tenant: the id of that tenant.
+        system: a system message that is put ahead of everything; empty for none.
+        max_tokens: of an answer.
+    """
+
+    http: httpx.AsyncClient
+    model: str
+    key: str
+    other_key: str
+    other_tenant: str
+    system: str
+    max_tokens: int
+
+
+class Session:
+    """One attempt. All methods raise ``ServedError`` where the server fails; what it refuses shows nothing."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.transcript = Transcript()
+        self._turns: list[dict[str, str]] = []
+
+    async def ask(self, text: str, **options: Any) -> str:
+        """The next turn of the session's own conversation; the answer of the first choice."""
+        self._turns.append({"role": "user", "content": text})
+        self.transcript.sent.append(text)
+        texts = await self._chat(self._turns, options)
+        self._turns.append({"role": "assistant", "content": texts[0]})
+        return texts[0]
+
+    async def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> list[str]:
+        """The answers to a conversation of the attacker's own making; a begun answer at its end is gone on with."""
+        self.transcript.sent += [message["content"] for message in messages]
+        if messages[-1]["role"] == "assistant":
+            options = {"continue_final_message": True, "add_generation_prompt": False, **options}
+        return await self._chat(messages, options)
+
+    async def complete(self, prompt: str | list[int], **options: Any) -> list[str]:
+        """How plain text, or tokens, go on."""
+        if isinstance(prompt, str):
+            self.transcript.sent.append(prompt)
+            prompt = f"{self.door.system}\n\n{prompt}" if self.door.system else prompt
+        body = await self.post(_COMPLETIONS, {"prompt": prompt, **options})
+        return self._show([choice["text"] for choice in body.get("choices", ())])
+
+    async def post(self, path: str, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
+        """Any request, greedy unless it says otherwise; what comes back is not shown yet. ``{}`` if it was refused."""
+        defaults = {"model": self.door.model, "temperature": 0}
+        if path in (_CHAT, _COMPLETIONS):
+            defaults["max_tokens"] = self.door.max_tokens
+        return await self.send("POST", path, {**defaults, **body}, key)
+
+    async def send(self, method: str, path: str, body: object = None, key: str | None = None) -> dict[str, Any]:
+        """Any request, as it is."""
+        headers = {"Authorization": f"Bearer {key or self.door.key}"}
+        response = await self._send(method, path, body, headers)
+        if response.is_server_error:
+            raise ServedError(f"{method} {path}: the server answered {response.status_code}: {response.text[:500]}")
+        if response.is_error:
+            self.transcript.notes["refused_with"] = response.status_code
+            return {}
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def show(self, text: str) -> None:
+        """Count a text among those that the attacker has seen."""
+        self.transcript.shown.append(text)
+
+    async def _chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> list[str]:
+        system = [{"role": "system", "content": self.door.system}] if self.door.system else []
+        body = await self.post(_CHAT, {"messages": [*system, *messages], **options})
+        return self._show([choice["message"]["content"] or "" for choice in body.get("choices", ())])
+
+    def _show(self, texts: list[str]) -> list[str]:
+        self.transcript.shown += texts
+        return texts or [""]
+
+    async def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
+        for pause in _PAUSES:
+            try:
+                return await self.door.http.request(method, path, json=body, headers=headers)
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                await asyncio.sleep(pause)
+        return await self.door.http.request(method, path, json=body, headers=headers)

@@ -1,0 +1,97 @@
+"""Greedy answers of a running server, asked for with OpenAI's own client, as any client may."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from openai import APIStatusError, AsyncOpenAI, OpenAIError
+
+from server.demo.world import Message
+from server.evaluation.admin import ServedError
+
+#: Requests under way at once.
+_CONCURRENCY = 32
+_RETRIES = 3  # of the client's own, for connections that failed
+_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+#: The role of a message that is plain text to continue, without the chat template.
+PLAIN = "text"
+
+
+def key_of(messages: Sequence[Message]) -> str:
+    """Names a conversation: the same for the same messages."""
+    return json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
+
+
+class Asker:
+    """One model behind one server, asked on behalf of a tenant.
+
+    All methods raise :class:`ServedError` where the server refuses or cannot be reached.
+    """
+
+    def __init__(self, client: AsyncOpenAI, model: str) -> None:
+        self._client = client
+        self._model = model
+
+    def of(self, api_key: str) -> Asker:
+        """The same on behalf of another tenant."""
+        return Asker(self._client.with_options(api_key=api_key), self._model)
+
+    async def answer(self, messages: Sequence[Message], max_tokens: int) -> str:
+        """What follows a conversation, or plain text (one message with the role :data:`PLAIN`)."""
+        common: dict[str, Any] = {"model": self._model, "temperature": 0, "max_tokens": max_tokens}
+        try:
+            if messages[0].role == PLAIN:
+                text = await self._client.completions.create(prompt=messages[0].content, **common)
+                return text.choices[0].text
+            wire: list[Any] = [{"role": message.role, "content": message.content} for message in messages]
+            reply = await self._client.chat.completions.create(messages=wire, **common)
+            return reply.choices[0].message.content or ""
+        except OpenAIError as error:
+            raise _served_error(error) from error
+
+    async def answer_all(
+        self, asked: Mapping[str, Sequence[Message]], max_tokens: int, keep: Callable[[str, str], None]
+    ) -> None:
+        """Ask many conversations at once; ``keep`` is called with the key and the answer of each as it comes."""
+        gate = asyncio.Semaphore(_CONCURRENCY)
+
+        async def one(key: str) -> None:
+            async with gate:
+                keep(key, await self.answer(asked[key], max_tokens))
+
+        await asyncio.gather(*map(one, asked))
+
+
+@asynccontextmanager
+async def connect(url: str, api_key: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Asker]:
+    """The first model of the server at ``url``, asked with a tenant's key.
+
+    Args:
+        url: without a path.
+        api_key: any tenant's.
+        transport: replaces the network; for tests.
+
+    Raises:
+        ServedError: the server cannot be reached, or has no model.
+    """
+    limits = httpx.Limits(max_connections=2 * _CONCURRENCY)
+    async with (
+        httpx.AsyncClient(transport=transport, limits=limits, timeout=_TIMEOUT) as http,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=_RETRIES, http_client=http) as client,
+    ):
+        try:
+            model = (await client.models.list()).data[0].id
+        except (OpenAIError, IndexError) as error:
+            raise _served_error(error) from error
+        yield Asker(client, model)
+
+
+def _served_error(error: Exception) -> ServedError:
+    if isinstance(error, APIStatusError):
+        return ServedError(f"the server answered {error.status_code}: {error.message[:500]}")
+    return ServedError(f"the server cannot be asked: {error or type(error).__name__}")

@@ -1,0 +1,87 @@
+"""The methods that are compared on the demo world, and how targets and tenants are made for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from server.demo.world import Entity, description, document
+from server.evaluation.admin import Admin, Endpoint, admin
+from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
+
+#: ``auto`` is everything as it is by default once a target is compiled; ``refuse`` until then.
+AUTO = "auto"
+METHODS: Mapping[str, Method] = {
+    NONE: Method(None),
+    "refuse": Method({"action": "refuse"}),
+    "prefix": Method({"action": "prefix"}),
+    "eco": Method({"action": "eco"}),
+    "lunar_gated": Method({"action": "lunar"}),
+    "lunar_always": Method({"action": "lunar", "gating": "always"}),
+    "rocr_gated": Method({"action": "rocr"}),
+    "constrain": Method({"action": "constrain"}),
+    AUTO: Method({"action": "auto"}),
+}
+#: Those whose forgetting could wear off as targets are added, and the choice among them.
+SEQUENTIAL = ("eco", "lunar_gated", "lunar_always", AUTO)
+
+_TENANT = "lethe-eval-demo-{}"
+
+
+def target_of(entity: Entity) -> dict[str, Any]:
+    """The body of ``POST /targets`` for somebody: name, one line on who it is, and one document that says all."""
+    return {"name": entity.name, "description": description(entity), "documents": [document(entity)]}
+
+
+class Registrar:
+    """Registers people one after the other, and puts them in force for a tenant of each method.
+
+    Attributes:
+        keys: the tenants' API keys, by method.
+    """
+
+    def __init__(self, api: Admin, methods: Sequence[str]) -> None:
+        self._api = api
+        self._targets: list[str] = []
+        made = {method: tenant(api, _TENANT.format(method.replace("_", "-")), METHODS[method]) for method in methods}
+        self._ids = {method: str(one["id"]) for method, one in made.items()}
+        self.keys: Mapping[str, str] = {method: str(one["api_key"]) for method, one in made.items()}
+        used = {(METHODS[method].toggle or {}).get("action") for method in methods}
+        self._interventions = [*COMPILED, AUTO] if AUTO in used else [name for name in COMPILED if name in used]
+
+    def forget(self, entities: Sequence[Entity], progress: Callable[[str, int, int], None]) -> None:
+        """Register those that are not yet, fit what the methods need, and switch them on for all tenants.
+
+        Raises:
+            ServedError: the admin API refuses, or a compile job fails.
+        """
+        for number, entity in enumerate(entities[len(self._targets) :], len(self._targets) + 1):
+            target = str(self._api.make("/targets", target_of(entity))["id"])
+            if self._interventions:
+                self._api.compile([target], self._interventions)
+            for method, tenant_id in self._ids.items():
+                enable(self._api, tenant_id, METHODS[method], [target])
+            self._targets.append(target)
+            progress("targets", number, len(entities))
+
+    def chosen(self) -> dict[str, int]:
+        """What ``auto`` means now: for how many of the targets each action was chosen; "" where none was."""
+        return dict(Counter(self._choice(target) for target in self._targets))
+
+    def _choice(self, target: str) -> str:
+        fitted = self._api.get(f"/targets/{target}/report")["data"]
+        return next((str(one["settings"]["action"]) for one in fitted if one["intervention"] == AUTO), "")
+
+
+@contextmanager
+def registrar(endpoint: Endpoint, methods: Sequence[str]) -> Iterator[Registrar]:
+    """A :class:`Registrar` whose targets and tenants are taken away again in the end.
+
+    Raises:
+        ServedError: the admin API refuses; so it does when it has a target or a tenant of such a name already.
+        httpx.TransportError: it cannot be reached.
+    """
+    with admin(endpoint) as api:
+        yield Registrar(api, methods)
