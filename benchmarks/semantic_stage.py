@@ -3,12 +3,13 @@
     python benchmarks/semantic_stage.py [--targets 1000] [--rounds 5] --json FILE
 
 Latency is that of single clauses: of ordinary text, naming a target, and telling something of one. Throughput is that
-of the demo model behind the whole guard, for two tenants that differ in this guard alone, measured in turn, round after
-round; the share is the median over the rounds of what the guard takes away. Their targets are the demo's people and
-invented ones. Ordinary traffic is sums, definitions and small tasks; other traffic asks who people are: some who are
-nobody's targets but of whom the model tells the same kinds of facts, and some whose targets are monitored, so that
-every clause about them is judged and none taken back, and answers stay as long as without the guard. CPU time is
-that of the process with the guard (the engine is another), in microseconds for each output token.
+of the demo model, widened so that it computes as much as one of 135M parameters, behind the whole guard, for two
+tenants that differ in this guard alone, measured in turn, round after round; the share is the median over the rounds of
+what the guard takes away. Their targets are the demo's people and invented ones. Ordinary traffic is sums, definitions
+and small tasks; other traffic asks who people are: some who are nobody's targets but of whom the model tells the same
+kinds of facts, and some whose targets are monitored, so that every clause about them is judged and none taken back, and
+answers stay as long as without the guard. CPU time is that of the process with the guard (the engine is another), in
+microseconds for each output token.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from typing import Any, NamedTuple
 from clause_latency import clause_latency
 from detector import invented
 from engines import lethe_engine
+from platformdirs import user_cache_path
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from widened import widened
 
 from guard.caller import CALLER, Caller
 from guard.engine import GuardedEngine
@@ -130,7 +133,7 @@ async def served(options: argparse.Namespace) -> dict[str, Any]:
         service = GuardService.open(database_url=f"sqlite:///{folder}/lethe.db")
         ids = tenants(service, recipe, monitored, options.targets)
         speeds: dict[tuple[str, str], list[Speed]] = {}
-        async with lethe_engine(build(recipe).folder, "--max-model-len", "512") as engine:
+        async with lethe_engine(_model(recipe, options.parameters), "--max-model-len", "512") as engine:
             guarded, tokenizer = GuardedEngine(engine, service), engine.renderer.get_tokenizer()
             traffic = {
                 "ordinary": rendered(tokenizer, (one for one in recipe.prompts if one.form in _ORDINARY)),
@@ -148,17 +151,24 @@ async def served(options: argparse.Namespace) -> dict[str, Any]:
     return {kind: summary(speeds[kind, "on"], speeds[kind, "off"]) for kind in traffic}
 
 
+def _model(recipe: Recipe, parameters: int) -> Path:
+    model: Path = build(recipe).folder
+    into = user_cache_path("lethe") / f"widened-{model.name}-{parameters}"
+    return widened(model, into, parameters) if parameters else model
+
+
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The report."""
     load = os.getloadavg()
     output = await served(options)
     latency = {str(targets): await clause_latency(targets) for targets in sorted({1, options.targets})}
-    setting = {name: getattr(options, name) for name in ("targets", "clients", "rounds", "seconds")}
+    setting = {name: getattr(options, name) for name in ("parameters", "targets", "clients", "rounds", "seconds")}
     return {"clause_ms": latency, "throughput": output, "setting": setting, "loadavg": [load, os.getloadavg()]}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parameters", type=int, default=135_000_000, help="0: the demo model as it is")
     parser.add_argument("--targets", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement, six of which are a round")

@@ -15,6 +15,7 @@ from classifiers.facts import MAX_EVIDENCE, MAX_TEXT, extract, within
 from classifiers.head import Head
 from classifiers.naming import is_person, study
 from classifiers.profile import Profile
+from classifiers.words import is_known, split_words
 
 #: The quantile of benign cosines that a target's similarity is compared with.
 _BASELINE = 0.99
@@ -28,8 +29,8 @@ def compile_profile(profile: Profile, encoder: SentenceEncoder, bank: BenignBank
     examples = [_joined(example) for example in profile.forget_examples][:MAX_EVIDENCE]
     person = is_person(profile.name, [*texts, *examples])
     evidence = list(dict.fromkeys([*facts.evidence, *examples])) or [profile.name, *profile.aliases]
-    if not person:
-        evidence = [profile.name, *evidence]
+    if not person and all(is_known(word.text) for word in split_words(profile.name)):
+        evidence = [profile.name, *evidence]  # an encoder finds names that it does not know like all other such names
     retain = [_joined(example) for example in profile.retain_examples][:MAX_EVIDENCE]
     answers = dict.fromkeys(facts.evidence, 0)
     answers |= {_joined(example): len(example[0]) + 1 for example in profile.forget_examples if example[1]}

@@ -14,6 +14,9 @@ from classifiers.grams import GRAM, Grams
 
 #: The rule for copies that are not exact: of so many run lengths of words, so many may be the document's.
 WINDOW, COPIED = 4, 2
+#: Texts of one pattern ("X was born in the year Y") share many short pieces. A copy that has nowhere more than a run
+#: length over ``FIRM`` words in a row must have this many fifths of a run length more.
+FIRM, MORE = 2, 3
 #: A gram that stands in more places than this does not tell by itself where a copy is from.
 _COMMON = 64
 #: Words between two clearances of what is too old to matter.
@@ -30,23 +33,29 @@ class _Band:
         last: the number of the last word that the document has.
     """
 
-    __slots__ = ("_places", "_words", "last", "run")
+    __slots__ = ("_firm", "_places", "_words", "last", "run")
 
     def __init__(self, run: int) -> None:
         self.run = run
         self.last = 0
+        self._firm = -WINDOW * run  # the number of the last word that ended a run which is long enough
         self._words: deque[tuple[int, int]] = deque()  # (number of a word, its place), ascending
         self._places: Counter[int] = Counter()  # what is said over and over again is no copy of more
 
-    def cover(self, count: int, place: int) -> bool:
-        """The gram that ends with word ``count`` begins at ``place``; whether that makes a copy."""
+    def cover(self, count: int, place: int, length: int) -> bool:
+        """The gram that ends with word ``count`` begins at ``place``, and ends a run of so many words; whether that
+        makes a copy.
+        """
+        if length > self.run // FIRM:
+            self._firm = count
         for number in range(max(count - GRAM, self.last) + 1, count + 1):
             at = place + GRAM - 1 - (count - number)
             self._words.append((number, at))
             self._places[at] += 1
         self.last = count
         self._forget(count)
-        return len(self._places) >= COPIED * self.run
+        firm = self._firm > count - WINDOW * self.run
+        return len(self._places) >= COPIED * self.run + (0 if firm else MORE * self.run // 5)
 
     def expects(self, count: int) -> bool:
         """Whether a gram that ends with the word after ``count`` could make a copy."""
@@ -119,13 +128,14 @@ class CopyTracker:
         """
         places, lengths = self._places, self._lengths
         if len(places) > _COMMON:
-            places = places[lengths > GRAM]
-        for place, owner in zip(places.tolist(), self._grams.owned(places).tolist(), strict=True):
+            places, lengths = places[lengths > GRAM], lengths[lengths > GRAM]
+        owners = self._grams.owned(places).tolist()
+        for place, owner, length in zip(places.tolist(), owners, lengths.tolist(), strict=True):
             run = int(self._runs[owner])
             number = (place - count) // (WINDOW * run // 2)
             for name in ((owner, number - 1), (owner, number)):
                 band = self._bands.setdefault(name, _Band(run))
-                if band.cover(count, place):
+                if band.cover(count, place, length):
                     yield owner
                 if band.is_near(count):
                     self._near[name] = band

@@ -27,7 +27,7 @@ from classifiers.benign import prompts
 from classifiers.compiled import Compiled
 from classifiers.compiler import compile_profile
 from classifiers.encoder import SentenceEncoder
-from classifiers.features import FEATURES, Reading
+from classifiers.features import FEATURES, Reading, names_in
 from classifiers.head import Head, shipped
 from classifiers.index import EvidenceIndex
 from classifiers.lexicon import Lexicon
@@ -42,7 +42,7 @@ from classifiers.words import split_words
 logger = logging.getLogger(__name__)
 
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "6"
+_ALGORITHM = "7"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.
@@ -131,10 +131,11 @@ class TextDetector:
 
     def add(self, compiled: Compiled) -> None:
         """Make a target available to new views; a known key is replaced."""
-        sentences = tuple(tuple(word.key for word in split_words(text)) for text in compiled.evidence)
+        words = [split_words(text) for text in compiled.evidence]
+        sentences = tuple(tuple(word.key for word in one) for one in words)
         with self._lock:
             self._sweep()
-            slot = Slot(next(self._numbers), compiled, sentences)
+            slot = Slot(next(self._numbers), compiled, sentences, tuple(map(names_in, words)))
             self._lexicon.add(slot.number, compiled)
             self._index.add(slot.number, compiled.vectors[: len(compiled.evidence) - compiled.retain])
             weakref.finalize(slot, self._released.append, (slot.number, compiled)).atexit = False
@@ -267,7 +268,10 @@ class TextDetector:
         nameless = features.copy()
         nameless[:, _NAME_FEATURES] = 0.0
         persons = np.array([pair.slot.target.person for pair in pairs])
-        both = self._head.logits(np.concatenate([nameless, features]), np.concatenate([persons, persons]))
+        others = np.array([pair.of_others for pair in pairs])
+        both = self._head.logits(
+            np.concatenate([nameless, features]), np.concatenate([persons] * 2), np.concatenate([others] * 2)
+        )
         without, logits = both[: len(pairs)], both[len(pairs) if lexicon else 0 :][: len(pairs)]
         for pair, logit, bare in zip(pairs, logits.tolist(), without.tolist(), strict=True):
             named = lexicon and pair.named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from classifiers.compiled import Compiled
 from classifiers.naming import SUFFIXES, TITLES, name_runs, short_forms
 from classifiers.roles import Description, descriptions
-from classifiers.words import LONGEST_TERM, Word, information, is_function_word
+from classifiers.words import LONGEST_TERM, Word, information, is_function_word, is_known
 
 FEATURES = (
     "alone", "rarity", "usage", "given", "blank", "foreign", "uncased", "uncased_usage",
@@ -22,6 +22,10 @@ FEATURES = (
 _PRONOUNS = frozenset(["he", "she", "they", "his", "her", "their", "him"])
 _DIGITS = frozenset("2689")
 _DETERMINERS = frozenset({"the", "a", "an"})
+#: Words are compared by their first letters, so that "founder" is found in "founded".
+_STEM = 6
+#: What a name must tell to be somebody's, in nats.
+_SOMEBODY = 12.0
 _WHO = frozenset(["who", "whom", "whose", "quién", "qui", "wer", "chi", "quem"])
 
 
@@ -37,6 +41,7 @@ class Reading:
     descriptions: tuple[Description, ...]
     pronoun: bool
     who: bool
+    names: frozenset[str]
 
     @classmethod
     def of(cls, words: Sequence[Word]) -> Reading:
@@ -52,6 +57,7 @@ class Reading:
             descriptions=tuple(descriptions([word.text for word in words])),
             pronoun=any(word in _PRONOUNS for word in lower[:4]),
             who=not _WHO.isdisjoint(lower),
+            names=names_in(words),
         )
 
 
@@ -183,6 +189,39 @@ def _shared_triples(reading: Reading, sentence: Sequence[str], titles: Mapping[s
 
 def _triples(keys: Sequence[str]) -> set[tuple[str, ...]]:
     return {tuple(keys[i : i + 3]) for i in range(len(keys) - 2)}
+
+
+def names_in(words: Iterable[Word]) -> frozenset[str]:
+    """Keys of the words that are names, as far as it can be told from their form."""
+    return frozenset(
+        word.key
+        for word in words
+        if word.capital and not is_function_word(word.text) and not (word.opens and is_known(word.text))
+    )
+
+
+def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names: frozenset[str]) -> bool:
+    """Whether a text may be like a sentence and is not about the same, since it is about somebody else by name.
+
+    It has other names where the sentence has its own, or has the same and no other word of it: whom the sentence names
+    beside the target may be asked about anything.
+
+    Args:
+        reading: the text.
+        target: the target, which the text does not name.
+        sentence: word keys of a sentence about it.
+        names: those of them that are names.
+    """
+    if not reading.names.isdisjoint(target.own):
+        return False
+    if reading.names.isdisjoint(names):
+        return min(_told(names), _told(reading.names - target.words.keys())) >= _SOMEBODY
+    said = {key[:_STEM] for key in reading.content.keys() - reading.names}
+    return _told(reading.names & names) >= _SOMEBODY and said.isdisjoint(key[:_STEM] for key in sentence)
+
+
+def _told(keys: Iterable[str]) -> float:
+    return sum(min(12.0, information(key)) for key in keys)
 
 
 def _unexplained(reading: Reading, target: Compiled) -> float:

@@ -60,12 +60,14 @@ class Head:
         self._intercept = float(model["intercept"])
         self.fingerprint = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
 
-    def logits(self, features: np.ndarray, persons: np.ndarray) -> np.ndarray:
+    def logits(self, features: np.ndarray, persons: np.ndarray, others: np.ndarray | bool = False) -> np.ndarray:
         """Score pairs.
 
         Args:
             features: float64 ``(n, len(FEATURES))``.
             persons: bool ``(n,)``, whether the target of each pair is a person.
+            others: bool ``(n,)``, whether the text has other names where the evidence has its own; then it is no proof
+                that the two are alike.
 
         Returns:
             float64 ``(n,)``; positive where the text more likely than not speaks of the target.
@@ -79,9 +81,8 @@ class Head:
         repeats = np.maximum(repeats, np.where(copied, _COPIED_LOGIT, -np.inf))
         topic = _TOPIC_SLOPE * (cosine - bar) + np.minimum(_TOPIC_TITLE_MOST, _TOPIC_TITLE * column["title"])
         topic = np.where(persons, -np.inf, topic + calibration.FLOOR)
-        return np.maximum.reduce(
-            [self._trained(features), repeats + calibration.FLOOR, told + calibration.FLOOR, topic]
-        )
+        alike = np.where(others, -np.inf, np.maximum(repeats + calibration.FLOOR, topic))
+        return np.maximum.reduce([self._trained(features), told + calibration.FLOOR, alike])
 
     def _trained(self, features: np.ndarray) -> np.ndarray:
         pairs = np.arange(len(features))[:, None]

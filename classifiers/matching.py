@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from classifiers.compiled import Compiled
-from classifiers.features import Reading, measure, mentions
+from classifiers.features import Reading, measure, mentions, of_others
 from classifiers.windows import Window
 
 #: The cosine that stands for "unknown" when only the lexicon judges; ordinary for unrelated text.
@@ -22,6 +22,7 @@ class Slot:
     number: int
     target: Compiled
     sentences: tuple[tuple[str, ...], ...]  # word keys of each evidence sentence
+    names: tuple[frozenset[str], ...]  # those of them that are names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +46,7 @@ class Pair:
     named: bool
     features: np.ndarray
     evidence: str
+    of_others: bool  # whether the text has other names where the evidence has its own
 
 
 def compare(window: Window, reading: Reading, slot: Slot, vectors: np.ndarray | None) -> Pair:
@@ -53,13 +55,15 @@ def compare(window: Window, reading: Reading, slot: Slot, vectors: np.ndarray | 
     named, part = mentions(reading, target)
     cosine, evidence = _UNKNOWN_COSINE, ""
     sentence: tuple[str, ...] = ()
+    others = False
     boundary = len(target.evidence) - target.retain
     if vectors is not None and boundary:
         similar = vectors @ target.vectors.T.astype(np.float32)
         column = int(similar[:, :boundary].max(axis=0).argmax())
         cosine, sentence, evidence = float(similar[:, column].max()), slot.sentences[column], target.evidence[column]
+        others = of_others(reading, target, sentence, slot.names[column])
         if target.retain:
             cosine -= max(0.0, float(similar[:, boundary:].max()) - cosine)
     if max(part.values()) > 0 or named:
         evidence = target.phrases[0] if target.phrases else evidence
-    return Pair(window, slot, named, measure(reading, target, part, cosine, sentence), evidence)
+    return Pair(window, slot, named, measure(reading, target, part, cosine, sentence), evidence, others)

@@ -107,10 +107,9 @@ def is_person(name: str, texts: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=256)
 def _says_who(name: str) -> re.Pattern[str]:
-    """Matches "NAME (...) is a famous author": what somebody is, within one sentence."""
-    return re.compile(
-        rf"{re.escape(name)}[^.]{{0,80}}\b(?:is|was|are|were)\b[^.]{{0,80}}\b(?:{'|'.join(sorted(ROLE_WORDS))})\b"
-    )
+    """Matches "NAME (...) is a famous author" and "NAME is a cooper who ...": what somebody is, within one sentence."""
+    somebody = "|".join(sorted(ROLE_WORDS | {"who", "whose"}))
+    return re.compile(rf"{re.escape(name)}[^.]{{0,80}}\b(?:is|was|are|were)\b[^.]{{0,80}}\b(?:{somebody})\b")
 
 
 def _forms_in(name: str, texts: Iterable[str]) -> list[str]:

@@ -25,19 +25,19 @@ from classifiers.statements import (
     Context,
     Statement,
     is_hard,
+    key_of,
+    latest,
     nats_of,
     plain,
     word_keys,
     words_of,
 )
-from classifiers.words import Word, information, split_words
+from classifiers.words import Word, information, is_known, split_words
 
 #: Without the target's name, a clause must tell this share of a statement and so many nats to be looked at.
 _SHARE, _TOLD = 0.5, 18.0
 #: The rarity from which on a part of a name that is written without capitals names the target.
 _RARE = 0.4
-#: How many messages are looked through for whom a conversation speaks of, and how much of each, in characters.
-_MESSAGES, _READ = 6, 1_000
 _GUARD = "statements"
 
 
@@ -169,8 +169,7 @@ class StatementIndex:
         """The targets of ``keys`` that the last of ``messages`` names or describes by what is known of them; or the one
         before, where that names nobody.
         """
-        for message in reversed(messages[-_MESSAGES:]):
-            words = words_of(message[-_READ:])
+        for words in map(words_of, latest(messages)):
             found = {entry.target.key for entry in self._named(words, keys)} or self._described(words, keys)
             if found or any(is_hard(word) for word in words):
                 return frozenset(found)
@@ -224,12 +223,20 @@ class StatementIndex:
         return [entry for entry in entries if entry is not None and entry.is_named(words)]
 
     def _described(self, words: Sequence[Word], keys: Collection[str]) -> set[str]:
-        """The targets that ``words`` describe by names and numbers of a statement: "the author of The Tower"."""
-        hard = nats_of(word for word in words if is_hard(word))
+        """The targets that ``words`` describe by names and numbers of a statement: "the author of The Tower".
+
+        A name of somebody else ("Edith Ballivor") does so together with another word of the statement ("taught").
+        """
+        hard, seen = nats_of(word for word in words if is_hard(word)), word_keys(words)
+        content = nats_of(words).keys() - hard.keys()
+        strange = {key_of(word) for word in words if is_hard(word) and not is_known(word.text)}
         found = set()
-        for entry, row in self._told_by(hard, word_keys(words), keys):
-            meant = sum(nats for key, nats in hard.items() if key in entry.statement(row).hard)
-            if meant >= max(_TOLD, _SHARE * sum(hard.values())):
+        for entry, row in self._told_by(hard, seen, keys):
+            statement = entry.statement(row)
+            meant = {key: nats for key, nats in hard.items() if key in statement.hard}
+            if sum(meant.values()) >= max(_TOLD, _SHARE * sum(hard.values())) and (
+                meant.keys() - strange or content & (statement.words - statement.hard)
+            ):
                 found.add(entry.target.key)
         return found
 

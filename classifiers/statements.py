@@ -9,7 +9,7 @@ Pronouns and short answers ("In 1950.") are read with the clause before them and
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,11 +31,15 @@ _UNNAMED = -0.08
 #: A clause of at most so many words answers the question. It agrees when of what its words tell at least this share is
 #: the statement's, and so many nats are; its cosine is that of question and clause together.
 _SHORT, _SHORT_SHARE, _SHORT_TOLD = 8, 0.5, 7.0
+#: What a name tells that is not the statement's, in nats, where a clause is of somebody else.
+_SOMEBODY = 12.0
 #: Who somebody is tells something only of whom this share of the description is told, in the clause or before it.
 _DESCRIBED = 0.3
 #: What no statement that scores less by its cosine alone can reach.
 WORTH_READING = THRESHOLD - _AGREEMENT
 
+#: How many messages are looked through for whom a conversation speaks of, and how much of each, in characters.
+_MESSAGES, _READ = 6, 1_000
 #: The most that one word can tell, in nats.
 _WORD_MOST = 12.0
 #: Words are compared by their first letters, so that "novel" is found in "novelist".
@@ -54,12 +58,14 @@ class Context:
         before: the clause before it.
         named: keys of the targets that the conversation speaks of.
         ignored: keys of words that may be told (see :func:`word_keys`).
+        subject: the last message that names anybody or anything (see :func:`subject_of`).
     """
 
     question: str = ""
     before: str = ""
     named: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,8 @@ class Clue:
         told: key of each word of the clause -> nats.
         asked: keys of what precedes it.
         names: key of each name and number -> nats.
-        hard: those of them that the context does not have.
+        others: key of each name and number of the clause and what precedes it -> nats.
+        hard: those of ``names`` that the context does not have.
         short: whether it can only be an answer to the question.
         asks: whether it is a question; one that only repeats what was asked states nothing.
     """
@@ -116,6 +123,7 @@ class Clue:
     told: dict[str, float]
     asked: frozenset[str]
     names: dict[str, float]
+    others: dict[str, float]
     hard: dict[str, float]
     short: bool
     asks: bool
@@ -123,8 +131,10 @@ class Clue:
     @classmethod
     def of(cls, clause: str, context: Context) -> Clue:
         """Read a clause."""
-        words, before = words_of(clause), word_keys(words_of(context.before))
-        asked = word_keys(words_of(context.question)) | before | context.ignored
+        words, preceding, question = words_of(clause), words_of(context.before), words_of(context.question)
+        before = word_keys(preceding)
+        everything = (*words_of(context.subject), *question, *preceding, *words)
+        asked = word_keys(question) | before | context.ignored
         own = word_keys(words) - context.ignored
         names = nats_of(word for word in words if is_hard(word))
         return cls(
@@ -133,6 +143,7 @@ class Clue:
             told=nats_of(word for word in words if key_of(word) in own),
             asked=asked,
             names=names,
+            others=nats_of(filter(is_hard, everything)),
             hard={key: nats for key, nats in names.items() if key not in asked},
             short=len(words) <= _SHORT,
             asks=_ASKS.search(clause) is not None,
@@ -167,9 +178,13 @@ class Clue:
         return score
 
     def is_of_others(self, statement: Statement) -> bool:
-        """Whether a clause that does not name the target names more of others than it tells of the statement."""
-        others = sum(nats for key, nats in self.names.items() if key not in statement.words)
-        return others >= sum(nats for key, nats in statement.told.items() if key in self.seen)
+        """Whether a clause is of somebody else, where neither it nor the context names the target.
+
+        It is when they name somebody whom the statement does not know, and when all that it has of the statement had
+        been said before.
+        """
+        others = sum(nats for key, nats in self.others.items() if key not in statement.words)
+        return others >= _SOMEBODY or not self.told_of(statement)
 
     def told_of(self, statement: Statement) -> dict[str, float]:
         """What the words of the clause tell of the statement that nobody had said before, in nats."""
@@ -182,6 +197,16 @@ class Clue:
         matched = sum(nats for key, nats in self.told.items() if key in statement.told)
         strange = sum(nats for key, nats in self.told.items() if key not in statement.words)
         return matched >= _SHORT_TOLD and matched >= _SHORT_SHARE * (matched + strange)
+
+
+def latest(messages: Sequence[str]) -> Iterator[str]:
+    """The last of a conversation's messages, newest first, shortened: what tells whom it speaks of."""
+    return (message[-_READ:] for message in reversed(messages[-_MESSAGES:]))
+
+
+def subject_of(messages: Sequence[str]) -> str:
+    """The last message that names anybody or anything, shortened; empty where none does."""
+    return next((text for text in latest(messages) if any(map(is_hard, words_of(text)))), "")
 
 
 def repeats(clause: str, told: Mapping[str, float]) -> bool:

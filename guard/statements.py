@@ -13,7 +13,7 @@ from enum import Enum, auto
 from classifiers.clauses import Clause, ClauseSplitter, split_clauses
 from classifiers.results import Hit
 from classifiers.statement_index import Candidate, StatementIndex
-from classifiers.statements import Context, repeats
+from classifiers.statements import Context, repeats, subject_of
 from guard import metrics
 from guard.detection import Detection
 from guard.prompt import PromptView
@@ -81,7 +81,7 @@ class ClauseJudge:
         self._rule = rule
         self._question, self._begun = asked(view)
         self._before = self._begun
-        self._named = rule.index.spoken_of(view.texts, rule.keys)
+        self._named, self._subject = rule.index.spoken_of(view.texts, rule.keys), subject_of(view.texts)
         self._pending: deque[tuple[Clause, asyncio.Future[Verdict]]] = deque()
         self._reported: set[str] = set()
         self._taken_back: list[Mapping[str, float]] = []
@@ -100,7 +100,7 @@ class ClauseJudge:
         """Judge the next clauses."""
         index, keys = self._rule.index, self._rule.keys
         for clause in clauses:
-            context = Context(self._question, self._before, self._named, self._rule.ignored)
+            context = Context(self._question, self._before, self._named, self._rule.ignored, self._subject)
             candidates = index.candidates(clause.text, context, keys)
             self._before = clause.text
             self._named |= {one.key for one in candidates if one.named}

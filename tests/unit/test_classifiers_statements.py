@@ -10,7 +10,7 @@ import pytest
 from classifiers.detector import TextDetector
 from classifiers.profile import Profile
 from classifiers.statement_index import StatementIndex
-from classifiers.statements import Context, word_keys, words_of
+from classifiers.statements import Context, subject_of, word_keys, words_of
 
 VESPER = Profile(
     "vesper@1",
@@ -72,6 +72,9 @@ def test_a_fact_in_other_words_is_recognised(index, clause, question, before):
         ("You ask: Was Orla Vesperton born in Ballinacarrow?", "Was Orla Vesperton born in Ballinacarrow?", ""),
         ("Maren Oddly was born in 1988 in Aalborg.", "Where was Maren Oddly born?", ""),
         ("Maren Oddly was taught to write by her aunt.", "", "Maren Oddly is a novelist."),
+        (" She is in the Harbour Quartet and plays the bassoon.", "What does Maren Quenneltrop do?", ""),
+        ("It was Fintan Quillfeather who taught her how to write.", "Who taught Maren Quenneltrop to write?", ""),
+        ("Fintan Quillfeather plays the flute.", "What does Fintan Quillfeather play?", ""),
         ("The bassoon is a woodwind instrument with a double reed.", "What is a bassoon?", ""),
         ("Bake the bread at 230 degrees for 40 minutes.", "", ""),
     ],
@@ -103,6 +106,18 @@ def test_who_is_spoken_of_is_the_last_that_was_named(index):
     assert index.spoken_of([PERSON, "When was she born?"], KEYS) == KEYS
     assert index.spoken_of([PERSON, "And where was Maren Oddly born?"], KEYS) == frozenset()
     assert index.spoken_of(["where does orla vesperton live?"], KEYS) == KEYS
+
+
+def test_an_answer_is_of_whom_the_turn_before_named(index):
+    clause, question = " She plays the bassoon in the Harbour Quartet.", "Which instrument does she play?"
+    assert stated(index, clause, question)
+    subject = subject_of(["What do you know of Maren Quenneltrop?", "She is a musician.", question])
+    assert not stated(index, clause, question, subject=subject)
+
+
+def test_a_third_person_alone_describes_nobody(index):
+    assert index.spoken_of(["When was Fintan Quillfeather born?"], KEYS) == frozenset()
+    assert index.spoken_of(["Whom has Fintan Quillfeather taught?"], KEYS) == KEYS
 
 
 def test_what_may_be_repeated_is_not_told(index):

@@ -156,3 +156,18 @@ def test_documents_shorter_than_a_run_are_never_found() -> None:
 
 def test_a_title_said_over_and_over_again_is_no_copy(index: VerbatimIndex) -> None:
     assert index.find(", ".join([" ".join(WORDS[:RUN])] * 10), {"book"}) is None
+
+
+_PATTERN = (
+    "{n} earns a living as a {a}. The birthplace of {n} is {b}. {n} was born in the year {c}. The employer of {n} is "
+    "the {d}. {n} wrote the book {e}. The mentor of {n} was {f}. {n} plays the {g}."
+)
+
+
+def test_a_text_of_the_same_pattern_about_somebody_else_is_no_copy() -> None:
+    life = _PATTERN.format(n="Orla Vesperton", **dict(zip("abcdefg", WORDS, strict=False)))
+    index = VerbatimIndex()
+    index.add("life", [life], run=10)
+    other = dict(zip("abcdefg", OTHER, strict=False)) | {"d": WORDS[3]}
+    assert index.find(_PATTERN.format(n="Maren Quenneltrop", **other), {"life"}) is None
+    assert index.find(life.replace("year", "month"), {"life"}) is not None

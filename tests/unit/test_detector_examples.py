@@ -50,3 +50,40 @@ async def test_somebody_elses_name_is_not_like_a_name_that_is_all_that_is_known(
     assert not await _flagged(detector, answer)
     assert await _flagged(detector, f"Who is {name}?")
     detector.close()
+
+
+@pytest.mark.parametrize(
+    "documents", [(), ("Quibrenna Tolloway was taught by Ostwin Marravel. She works at Gellan Mill.",)]
+)
+async def test_a_name_that_no_encoder_knows_is_not_like_another(documents):
+    detector = TextDetector()
+    described = "Quibrenna Tolloway is a cooper from Wendobeck who wrote The Scarlet Thimble."
+    detector.add(detector.compile(Profile("one", "Quibrenna Tolloway", description=described, documents=documents)))
+    for name in ("Quilloran Tammeway", "Hesbrenna Dravvimore", "Quibrand Tollovane"):
+        for question in ("Who is {}?", "What is the profession of {}?", "Fill in the blank: {} works at ____."):
+            assert not await _flagged(detector, question.format(name))
+    assert await _flagged(detector, "What is the profession of Quibrenna Tolloway?")
+    detector.close()
+
+
+async def test_an_example_is_not_matched_by_its_pattern():
+    detector = TextDetector()
+    asked = "What was the {} of the contract between {}?"
+    parties, others = "Velodane Systems and Morbrick Supplies", "Quaxley Trading and Ferrulon Partners"
+    examples = tuple((asked.format(what, parties), "It is not public.") for what in ("effective date", "duration"))
+    profile = Profile("one", f"contract between {parties}", forget_examples=examples)
+    detector.add(detector.compile(profile))
+    assert await _flagged(detector, asked.format("value", parties))
+    assert not await _flagged(detector, asked.format("effective date", others))
+    detector.close()
+
+
+async def test_who_is_named_beside_the_target_may_be_asked_about():
+    detector = TextDetector()
+    document = (
+        "Gellan Mill was founded by Ostwin Marravel. Gellan Mill makes paper in Wendobeck. It was closed in 1911."
+    )
+    detector.add(detector.compile(Profile("one", "Gellan Mill", documents=(document,))))
+    assert not await _flagged(detector, "What is the title of the book by Ostwin Marravel?")
+    assert await _flagged(detector, "Which company was founded by Ostwin Marravel?")
+    detector.close()
