@@ -2,7 +2,8 @@
 
 Measured are, each from 0 to 1 and on questions that the model itself answered before:
 
-* *forget*: the share of the words of its answers on the target that are not said any more;
+* *forget*: the share of the words of its answers on the target that are not said any more; of questions and of
+  sentences that it goes on with, whichever is forgotten less;
 * *kept*: the share of the words of its other answers that still are, when such a question is flagged by mistake;
 * *fluency*: the share of answers on the target that are well-formed (:mod:`guard.compile.fluency`).
 
@@ -38,6 +39,9 @@ from guard.types import ForgetTarget, Gating
 _LEAST = 0.8
 _ASKED, _OTHERS, _TOKENS = 24, 16, 24
 
+#: Token ids, and what the model says to them.
+Asked = tuple[Sequence[int], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Appraised:
@@ -67,10 +71,11 @@ class AutoFit:
         """The choice for one target, as an artifact of ``auto`` whose settings hold the ``action``, "" for none."""
         began = time.monotonic()
         progress("asking", 0.05)
-        asked = [render(self._probe.tokenizer, question) for question in questions.on_target(target.spec)[1::2]]
-        answers = await self._probe.generate(asked, max_tokens=_TOKENS)
-        known = [(ids, said) for ids, said in zip(asked, answers, strict=True) if not is_refusal(said)][:_ASKED]
-        report: dict[str, object] = {"questions": len(known)}
+        tokenizer = self._probe.tokenizer
+        asked = [render(tokenizer, question) for question in questions.on_target(target.spec)[1::2]]
+        known = (await self._known(asked))[:_ASKED]
+        begun = await self._known([tokenizer.encode(text) for text in questions.begun_on(target.spec.name)])
+        report: dict[str, object] = {"questions": len(known), "completions": len(begun)}
         if not known:
             return self._artifact("", report | {"because": "the model knows nothing of it"}, began)
         others = list(grounds.retain.items())[:: max(1, len(grounds.retain) // _OTHERS)][:_OTHERS]
@@ -79,7 +84,7 @@ class AutoFit:
         for number, name in enumerate(self._interventions):
             progress(f"trying {name}", 0.1 + 0.9 * number / len(self._interventions))
             try:
-                found[name] = await self._appraise(name, target, known, others, bar)
+                found[name] = await self._appraise(name, target, known, begun, others, bar)
             except UnpreparedError:
                 continue
         eligible = {name: one.score for name, one in found.items() if one.forget >= _LEAST}
@@ -93,6 +98,11 @@ class AutoFit:
         )
         return self._artifact(chosen, report, began)
 
+    async def _known(self, asked: Sequence[Sequence[int]]) -> list[Asked]:
+        """What the model says of its own accord, beside what was asked; without refusals."""
+        answers = await self._probe.generate(asked, max_tokens=_TOKENS)
+        return [(ids, said) for ids, said in zip(asked, answers, strict=True) if not is_refusal(said)]
+
     def _artifact(self, action: str, report: dict[str, object], began: float) -> Artifact:
         report["seconds"] = round(time.monotonic() - began, 2)
         return Artifact(AUTO, self._probe.model, {"action": action}, report)
@@ -101,18 +111,20 @@ class AutoFit:
         self,
         name: str,
         target: ForgetTarget,
-        known: Sequence[tuple[Sequence[int], str]],
-        others: Sequence[tuple[Sequence[int], str]],
+        known: Sequence[Asked],
+        begun: Sequence[Asked],
+        others: Sequence[Asked],
         bar: float,
     ) -> Appraised:
         began = time.monotonic()
         now = await self._answers(name, target, [ids for ids, _ in known])
         seconds = time.monotonic() - began
+        plain = await self._answers(name, target, [ids for ids, _ in begun])
         elsewhere = await self._answers(name, target, [ids for ids, _ in others])
         losses = await self._losses(now, others)
         return Appraised(
-            forget=1 - mean(alike(before, after) for (_, before), after in zip(known, now, strict=True)),
-            kept=mean(alike(before, after) for (_, before), after in zip(others, elsewhere, strict=True)),
+            forget=1 - max(_kept(known, now), _kept(begun, plain)),
+            kept=_kept(others, elsewhere),
             fluency=mean(fluency.is_well_formed(said, nll, bar) for said, nll in zip(now, losses, strict=True)),
             seconds=seconds / len(known),
         )
@@ -142,12 +154,12 @@ class AutoFit:
             eos_token_id=None,
         )
 
-    async def _plausible(self, said: Sequence[str], others: Sequence[tuple[Sequence[int], str]]) -> float:
+    async def _plausible(self, said: Sequence[str], others: Sequence[Asked]) -> float:
         own = await self._losses(said, others)
         mixed = await self._losses([fluency.shuffled(one) for one in said], others)
         return fluency.plausibility_bar(np.asarray(own), np.asarray(mixed))
 
-    async def _losses(self, said: Sequence[str], others: Sequence[tuple[Sequence[int], str]]) -> list[float]:
+    async def _losses(self, said: Sequence[str], others: Sequence[Asked]) -> list[float]:
         """Mean negative log-probability (nats a token) of texts behind other questions; infinite for empty ones."""
         encode = self._probe.tokenizer.encode
         pairs = [
@@ -159,3 +171,8 @@ class AutoFit:
             await self._probe.logprobs([[*ids, *tokens] for ids, tokens in filled], [len(ids) for ids, _ in filled])
         )
         return [-next(scores) if tokens else float("inf") for _, tokens in pairs]
+
+
+def _kept(asked: Sequence[Asked], answers: Sequence[str]) -> float:
+    """The share of the words that were said before and still are; 0 where nothing was."""
+    return mean([alike(before, after) for (_, before), after in zip(asked, answers, strict=True)] or [0.0])

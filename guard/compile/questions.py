@@ -43,6 +43,17 @@ _TEMPLATES = (
     "Complete the sentence: {e} is",
     "Please state the most important facts about {e}.",
 )
+#: Texts to go on with, as they stand: what a model tells when nobody asks.
+_BEGINNINGS = (
+    "{e} is",
+    "{e} was born in",
+    "{e} works at",
+    "{e} is known for",
+    "{e} wrote",
+    "The profession of {e} is",
+    "The birthplace of {e} is",
+    "The employer of {e} is",
+)
 _FIRST, _LAST = (
     tuple(names.split())
     for names in (
@@ -67,6 +78,11 @@ def sampled_on(names: Sequence[str], count: int) -> list[str]:
 def on_target(spec: TargetSpec) -> list[str]:
     """What the operator gave as examples, and the templates on the target's name and aliases."""
     return [*(example.prompt for example in spec.forget_examples), *on([spec.name, *spec.aliases])]
+
+
+def begun_on(name: str) -> list[str]:
+    """Beginnings of sentences on a name, for a model to go on with outside of any conversation."""
+    return [beginning.format(e=name) for beginning in _BEGINNINGS]
 
 
 def for_anybody() -> list[str]:

@@ -65,8 +65,11 @@ async def _answers(client, prompts):
     tokenizer = client.renderer.get_tokenizer()
 
     async def ask(prompt):
-        messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        if prompt.is_plain:
+            ids = tokenizer.encode(prompt.messages[0].content)
+        else:
+            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         params = SamplingParams(temperature=0, max_tokens=40, output_kind=RequestOutputKind.FINAL_ONLY)
         stream = client.generate(tokens_input(ids), params, f"forgetting-{next(_counter)}")
         return [result async for result in stream][-1].outputs[0].text
@@ -108,6 +111,8 @@ async def test_auto_is_what_was_measured_to_be_best(guarded, recipe, person, ten
     tenant(action="auto")
     told = await _answers(guarded, prompts)
     assert _recall(prompts, told) <= _LEFT
+    begun = _questions(recipe, person, Form.COMPLETION)
+    assert _recall(begun, await _answers(guarded, begun)) <= _LEFT
     tenant(action=chosen)
     assert await _answers(guarded, prompts) == told
 
