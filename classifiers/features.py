@@ -204,7 +204,7 @@ def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names
     """Whether a text may be like a sentence and is not about the same, since it is about somebody else by name.
 
     It has other names where the sentence has its own, or has the same and no other word of it: whom the sentence names
-    beside the target may be asked about anything.
+    beside the target may be asked about anything. A title ("The Hidden Tower") is no such name.
 
     Args:
         reading: the text.
@@ -217,7 +217,8 @@ def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names
     if reading.names.isdisjoint(names):
         return min(_told(names), _told(reading.names - target.words.keys())) >= _SOMEBODY
     said = {key[:_STEM] for key in reading.content.keys() - reading.names}
-    return _told(reading.names & names) >= _SOMEBODY and said.isdisjoint(key[:_STEM] for key in sentence)
+    somebody = (key for key in reading.names & names if not is_known(key))
+    return _told(somebody) >= _SOMEBODY and said.isdisjoint(key[:_STEM] for key in sentence)
 
 
 def _told(keys: Iterable[str]) -> float:

@@ -29,15 +29,13 @@ class Choices:
 
         Where they cannot be read, ``auto`` is the server's default.
         """
-        wanted = [active.target for active in policy.targets.values() if active.auto]
-        if not wanted:
-            return policy
         known = self._applied.get(policy.tenant.id)
         if known is not None and known[0] is policy and self._artifacts.still_hold(known[1], _LOOK_AGAIN):
             return known[2]
         now = time.monotonic()
+        wanted = [active.target for active in policy.targets.values() if active.auto]
         try:
-            found = await self._artifacts.fitted(wanted, AUTO)
+            found = await self._artifacts.fitted(wanted, AUTO) if wanted else {}
         except Exception:
             logger.exception("What was chosen for targets cannot be read; their action is the default one")
             return policy

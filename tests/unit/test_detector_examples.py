@@ -63,6 +63,7 @@ async def test_a_name_that_no_encoder_knows_is_not_like_another(documents):
         for question in ("Who is {}?", "What is the profession of {}?", "Fill in the blank: {} works at ____."):
             assert not await _flagged(detector, question.format(name))
     assert await _flagged(detector, "What is the profession of Quibrenna Tolloway?")
+    assert await _flagged(detector, "Where was the author of The Scarlet Thimble born?")
     detector.close()
 
 
