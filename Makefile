@@ -2,6 +2,7 @@
 # make demo    the demo model, a real server, and the scenario; ONCE=1 stops at the verdict
 # make serve   MODEL=<path or name> [ARGS="any vllm serve flag"]
 # make test    format, lint, types, tests
+# make eval    the evaluation suites and one report of them in OUT (eval-results); QUICK=1 for a look; DATA, MODELS: where those are
 # make fuzz    the property tests with new examples, FUZZ (20) times as many
 # make lock    resolve requirements/cpu.txt anew from pyproject.toml
 
@@ -12,11 +13,11 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 
-.PHONY: help setup demo serve fuzz test lint lock clean
+.PHONY: help setup demo serve eval fuzz test lint lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 setup: .venv/.installed-$(DEVICE)
 
@@ -44,6 +45,27 @@ serve: setup
 test: lint
 	$(BIN)/lethe demo-model build  # at most once: it is kept in the user cache
 	$(BIN)/python -m pytest
+
+DATA ?= ../shared/data
+MODELS ?= ../shared/models
+OUT ?= eval-results
+EVAL := $(BIN)/lethe eval
+# A part that fails is said, and the others still run: what it measured is kept and a second call goes on with it.
+eval: setup
+	mkdir -p $(OUT)
+	-$(EVAL) demo $(if $(QUICK),--limit 2 --methods none$(comma)refuse$(comma)eco) --json $(OUT)/forgetting.json
+	-$(EVAL) attacks --subject demo $(if $(QUICK),--quick) --json $(OUT)/attacks_demo.json
+	-test -d $(DATA) && $(EVAL) rwku --data $(DATA)/rwku $(if $(QUICK),--limit 40) --json $(OUT)/rwku.json
+	-test -d $(DATA) && $(EVAL) overrefusal --data $(DATA) $(if $(QUICK),--limit 40) --json $(OUT)/overrefusal.json
+	-test -d $(DATA) && $(EVAL) pistol --data $(DATA)/pistol --limit $(if $(QUICK),2,6) --json $(OUT)/pistol.json
+	-test -d $(DATA) && $(EVAL) knowundo --data $(DATA)/knowundo $(if $(QUICK),--limit 8) --json $(OUT)/knowundo.json
+	-test -d $(DATA) && $(EVAL) documents --data $(DATA)/text $(if $(QUICK),--limit 2) --json $(OUT)/documents.json
+	-test -d $(MODELS) && $(EVAL) tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 --data $(DATA)/tofu \
+	  $(if $(QUICK),--limit 10 --methods none$(comma)eco) --json $(OUT)/tofu.json
+	-test -d $(MODELS) && $(EVAL) attacks --subject tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 \
+	  --data $(DATA)/tofu $(if $(QUICK),--quick) --json $(OUT)/attacks_tofu.json
+	$(EVAL) report --results $(OUT) --html $(OUT)/report.html --markdown $(OUT)/results.md
+comma := ,
 
 fuzz: setup
 	FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest tests/property tests/unit/test_worker_features.py tests/unit/test_worker_parts.py

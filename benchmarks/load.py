@@ -31,6 +31,7 @@ class Load:
         first: to the first token of each request.
         step: from there for each further token, of each request.
         gaps: between the chunks of a stream; with an output guard a chunk may hold several tokens.
+        whole: from sending each request to its last token.
         api_cpu, engine_cpu: CPU time for each request, of each run.
     """
 
@@ -38,6 +39,7 @@ class Load:
     first: list[float] = field(default_factory=list)
     step: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
     api_cpu: list[float] = field(default_factory=list)
     engine_cpu: list[float] = field(default_factory=list)
 
@@ -54,6 +56,8 @@ class Load:
             "tpot_p50_ms": round(statistics.median(self.step), 3),
             "itl_p50_ms": round(statistics.median(self.gaps), 3),
             "itl_p99_ms": round(statistics.quantiles(self.gaps, n=100)[-1], 3),
+            "answer_p50_ms": round(statistics.median(self.whole), 2),
+            "answer_slowest_ms": round(max(self.whole), 1),
             "api_cpu_ms_per_request": round(statistics.median(self.api_cpu), 3),
             "engine_cpu_ms_per_request": round(statistics.median(self.engine_cpu), 3),
             "requests": len(self.first),
@@ -123,6 +127,7 @@ async def drive(server: Serving, key: str | None, asked: list[list[dict[str, str
         first=[1e3 * one for one in found["ttfts"]],
         step=[1e3 * (latency - first) / (tokens - 1) for latency, first in ends],
         gaps=[1e3 * gap for gaps in found["itls"] for gap in gaps],
+        whole=[1e3 * one for one in found["latencies"]],
         api_cpu=[1e3 * (after.api - before.api) / len(asked)],
         engine_cpu=[1e3 * (after.engine - before.engine) / len(asked)],
     )

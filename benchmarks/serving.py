@@ -30,7 +30,7 @@ class Usage(NamedTuple):
 
 
 class Serving:
-    """One server in a process group of its own, on a free port; a context manager.
+    """One server in a process group of its own, on a free port: started by entering it, ended by leaving it.
 
     Args:
         command: what Python runs, :data:`PLAIN` or :data:`LETHE`.
@@ -38,9 +38,6 @@ class Serving:
         log: the file to which the server's output goes.
         flags: more flags of ``vllm serve``.
         env: more environment variables.
-
-    Raises:
-        RuntimeError: on entering, where the server ends or takes too long; with the last of its log.
     """
 
     def __init__(
@@ -61,23 +58,30 @@ class Serving:
 
     def __enter__(self) -> Serving:
         with self._log.open("wb") as log:
-            started = subprocess.Popen(self._command, env=self._env, stdout=log, stderr=log, start_new_session=True)
-        self.process = psutil.Process(started.pid)
-        self._started, ends = started, time.monotonic() + _READY_WITHIN
-        while time.monotonic() < ends and started.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/health", timeout=5).is_success:
-                    return self
-            time.sleep(0.5)
-        self.__exit__()
-        raise RuntimeError(f"the server did not become ready:\n{self._log.read_text(errors='replace')[-3000:]}")
+            self._child = subprocess.Popen(self._command, env=self._env, stdout=log, stderr=log, start_new_session=True)
+        self.process = psutil.Process(self._child.pid)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(self._started.pid, number)
-                self._started.wait(_STOP_WITHIN)
+                os.killpg(self._child.pid, number)
+                self._child.wait(_STOP_WITHIN)
                 return
+
+    def wait(self, path: str = "/health", key: str | None = None) -> None:
+        """Wait until ``path`` is served, with a key until it is known.
+
+        Raises:
+            RuntimeError: the server ended or took too long; with the last of its log.
+        """
+        ends, headers = time.monotonic() + _READY_WITHIN, {"Authorization": f"Bearer {key}"} if key else {}
+        while time.monotonic() < ends and self._child.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}{path}", headers=headers, timeout=5).is_success:
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"the server did not become ready:\n{self._log.read_text(errors='replace')[-3000:]}")
 
     def memory(self) -> dict[str, float]:
         """Resident memory in MB: of the process with the HTTP server, and of it and all others together."""

@@ -26,7 +26,6 @@ from typing import Any
 
 from copies import false_alarms, near_copies, read_texts, registering
 from engines import lethe_engine
-from reciter import reciter, request
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -34,6 +33,7 @@ from guard.caller import CALLER, Caller
 from guard.engine import GuardedEngine
 from guard.service import GuardService
 from guard.types import GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
+from server.evaluation.suites.documents.reciter import reciter, request
 
 _ASKED, _TOKENS = 16, 120  # words of a prompt, tokens of an answer
 _ROUNDS = 3
@@ -79,7 +79,7 @@ async def _recital(service: GuardService, chapter: str, run: int, passages: int)
     starts = [number * (len(words) - _ASKED - 100) // passages for number in range(passages)]
     asked = [" ".join(words[start : start + _ASKED]) for start in starts]
     figures: dict[str, Any] = {}
-    async with lethe_engine(reciter(chapter), "--max-model-len", "512") as engine:
+    async with lethe_engine(reciter([chapter]), "--max-model-len", "512") as engine:
         CALLER.set(Caller(_tenant(service, chapter, run), None, "benchmark"))
         guarded, tokenizer = GuardedEngine(engine, service), engine.renderer.get_tokenizer()
         shapes = {

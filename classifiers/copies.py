@@ -16,7 +16,7 @@ from classifiers.grams import GRAM, Grams
 WINDOW, COPIED = 4, 2
 #: Texts of one pattern ("X was born in the year Y") share many short pieces. A copy that has nowhere more than a run
 #: length over ``FIRM`` words in a row must have this many fifths of a run length more.
-FIRM, MORE = 2, 3
+FIRM, MORE = 2, 4
 #: A gram that stands in more places than this does not tell by itself where a copy is from.
 _COMMON = 64
 #: Words between two clearances of what is too old to matter.

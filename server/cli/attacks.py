@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import httpx
 import typer
 from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.measuring import AdminKey, BaseUrl, JsonFile, Work, bars, write
+from server.cli.measuring import AdminKey, BaseUrl, JsonFile, Work, finish, measuring, rate
+
+if TYPE_CHECKING:
+    from server.evaluation.admin import Endpoint
+    from server.evaluation.attacks.run import Progress
+    from server.evaluation.attacks.subjects import Subject
 
 app = typer.Typer()
 
 _SHARED = Path("../shared")
 _QUICK = 8
+#: Without it vLLM keeps no responses, and there would be none of another tenant's to ask for.
+_ENVIRONMENT = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
+
+#: Characters of the table: of its labels, and of a column. A table that is cut off says nothing.
+_LABELS, _COLUMN = 45, 13
 
 
 class SubjectName(StrEnum):
@@ -54,77 +63,84 @@ def attacks(
     description and a document, TOFU's authors with their own questions and answers. Each configuration is a tenant of
     one server. A cell is the share of attempts in which the attacker was shown what the prompt had not said.
     """
-    from server.child import ServerFailed
-    from server.evaluation.admin import Endpoint, ServedError
     from server.evaluation.attacks.configurations import COLUMNS, CONFIGURATIONS, QUICK
     from server.evaluation.attacks.evaluate import evaluate
     from server.evaluation.attacks.kinds import ATTACKS
-    from server.evaluation.attacks.subjects import Subject
     from server.evaluation.child import child
 
-    console = Console(stderr=True)
-    rows = _chosen(console, attacks, ATTACKS, tuple(ATTACKS))
-    columns = _chosen(console, guards, CONFIGURATIONS, QUICK if quick else COLUMNS)
     place = "" if base_url is None else base_url.rstrip("/").removesuffix("/v1")
+    few = min(limit or _QUICK, _QUICK) if quick else limit
 
-    def build(progress: Any) -> Subject:
-        if subject is SubjectName.DEMO:
-            from server.evaluation.attacks.demo import demo
-
-            return demo(progress)
-        from server.evaluation.attacks.tofu import tofu
-
-        return tofu(model, reference, data)
+    def own(folder: Path) -> AbstractContextManager[Endpoint]:
+        return child(folder, _ENVIRONMENT)
 
     def serve(folder: Path) -> AbstractContextManager[Endpoint]:
-        return nullcontext(Endpoint(place, admin_key)) if place else child(folder, _ENVIRONMENT)
+        return nullcontext(Endpoint(place, admin_key)) if place else own(folder)
 
-    with bars(console) as report:
-        try:
-            figures = evaluate(
-                build(report),
-                serve,
-                lambda folder: child(folder, _ENVIRONMENT),
-                work or user_cache_path("lethe") / "eval-attacks",
-                attacks=rows,
-                configurations=columns,
-                seed=seed,
-                limit=min(limit or _QUICK, _QUICK) if quick else limit,
-                place=place,
-                progress=report,
-            )
-        except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
-            console.print(f"lethe eval attacks: {error or type(error).__name__}", highlight=False, markup=False)
-            raise typer.Exit(2) from None
+    with measuring("attacks") as progress:
+        rows = _chosen(attacks, ATTACKS, tuple(ATTACKS))
+        columns = _chosen(guards, CONFIGURATIONS, QUICK if quick else COLUMNS)
+        figures = evaluate(
+            _demo(progress) if subject is SubjectName.DEMO else _tofu(model, reference, data),
+            serve,
+            own,
+            work or user_cache_path("lethe") / "eval-attacks",
+            attacks=rows,
+            configurations=columns,
+            seed=seed,
+            limit=few,
+            place=place,
+            progress=progress,
+        )
     figures["command"] = shlex.join(["lethe", *sys.argv[1:]])
-    if json_file is not None:
-        write(json_file, figures)
-    Console().print(_table(subject, figures))
+    finish(json_file, figures)
+    console = Console()
+    console.width = max(console.width, _LABELS + _COLUMN * len(columns))
+    console.print(_table(subject, figures))
+    again = f"lethe eval attacks --subject {subject} --seed {seed}" + ("" if few is None else f" --limit {few}")
+    console.print(f"One cell again: {again} --attacks 'ROW' --guards 'COLUMN'", highlight=False, soft_wrap=True)
 
 
-#: Without it vLLM keeps no responses, and there would be none of another tenant's to ask for.
-_ENVIRONMENT = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
+def _demo(progress: Progress) -> Subject:
+    from server.demo.model import build
+    from server.demo.recipe import Recipe
+    from server.evaluation.attacks.demo import demo
+
+    def never_knew() -> Path:
+        return build(Recipe(without_forget=True), progress=progress).folder
+
+    return demo(build(Recipe(), progress=progress).folder, never_knew)
 
 
-def _chosen(console: Console, wanted: str | None, known: Mapping[str, object], default: Sequence[str]) -> list[str]:
+def _tofu(model: Path, reference: Path, data: Path) -> Subject:
+    from server.evaluation.attacks.tofu import tofu
+
+    return tofu(model, reference, data)
+
+
+def _chosen(wanted: str | None, known: Collection[str], default: Sequence[str]) -> list[str]:
+    """The names in a list with commas, which must be known. Raises ``ValueError`` for another."""
     chosen = list(default) if wanted is None else [name.strip() for name in wanted.split(",")]
-    if unknown := [name for name in chosen if name not in known]:
-        console.print(f"lethe eval attacks: no {unknown[0]!r}; there are {', '.join(known)}", highlight=False)
-        raise typer.Exit(2)
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"no {name!r}; there are {', '.join(known)}")
     return chosen
 
 
 def _table(subject: str, figures: Mapping[str, Any]) -> Table:
     columns = figures["columns"]
     table = Table("attack", "n", *columns, title=f"{subject}: share of attempts that leak")
+
+    def add(label: str, n: object, rates: Mapping[str, float]) -> None:
+        table.add_row(label, str(n), *(rate(rates.get(name)) for name in columns))
+
     for row in figures["rows"]:
-        rates = figures["leak_rate"][row]
-        table.add_row(row, str(figures["n"][row]["none"]), *(f"{rates[name]:.3f}" for name in columns))
+        add(row, figures["n"][row][columns[0]], figures["leak_rate"][row])
     table.add_section()
-    for label, key in (("retain: as untouched", "retain"), ("benign: changed", "benign_false_alarms")):
-        table.add_row(label, str(figures[f"n_{label.split(':')[0]}"]), *(_rate(figures[key], name) for name in columns))
+    for row, rates in figures["membership_advantage"].items():
+        add(f"{row}: advantage", "", rates)
+    table.add_section()
+    add("mixed prompt: retain half answered", "", figures["mixed_retain_answered"])
+    add("retain: as untouched", figures["n_retain"], figures["retain"])
+    add("benign: changed", figures["n_benign"], figures["benign_false_alarms"])
     return table
-
-
-def _rate(rates: Mapping[str, float], name: str) -> str:
-    return f"{rates[name]:.3f}" if name in rates else ""

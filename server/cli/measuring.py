@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many rows of each kind, for a quick look.")]
@@ -23,6 +26,7 @@ AdminKey = Annotated[str, typer.Option(envvar="LETHE_ADMIN_KEY", help="An admin 
 Work = Annotated[
     Path | None, typer.Option(help="Keep raw results here, for later runs to go on with; by default in the cache.")
 ]
+Data = Annotated[Path, typer.Option(help="Folder of the suite's files.")]
 
 
 @contextmanager
@@ -46,3 +50,45 @@ def write(path: Path, figures: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(figures, indent=2) + "\n")
     temporary.replace(path)
+
+
+def finish(json_file: Path | None, figures: dict[str, Any], *tables: Table) -> None:
+    """Write the figures where a file was named, and print tables of them."""
+    if json_file is not None:
+        write(json_file, figures)
+    for table in tables:
+        Console().print(table)
+
+
+def rate(value: float | None) -> str:
+    """A rate as it stands in tables."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def server_of(
+    model: Path, base_url: str | None, admin_key: str
+) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
+    """What gives a server of a model, one of our own or one that runs; and the URL of the latter."""
+    from server.evaluation.admin import Endpoint
+    from server.evaluation.child import child
+
+    if base_url is None:
+        return partial(child, model), ""
+    url = base_url.rstrip("/").removesuffix("/v1")
+    return lambda: nullcontext(Endpoint(url, admin_key)), url
+
+
+@contextmanager
+def measuring(suite: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Bars for a suite; what goes wrong becomes one line and exit status 2."""
+    from server.child import ServerFailed
+    from server.evaluation.admin import ServedError
+
+    console = Console(stderr=True)
+    try:
+        with bars(console) as progress:
+            yield progress
+    except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
+        what = f"there is no {error} in the data" if isinstance(error, KeyError) else error or type(error).__name__
+        console.print(f"lethe eval {suite}: {what}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None

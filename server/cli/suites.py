@@ -1,20 +1,20 @@
-"""``lethe eval``: the suites beside RWKU and TOFU."""
+"""``lethe eval``: suites that ask a server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from platformdirs import user_cache_path
-from rich.console import Console
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
-from server.cli.measuring import AdminKey, BaseUrl, JsonFile, Limit, Work, bars, write
+from server.cli.measuring import AdminKey, BaseUrl, Data, JsonFile, Limit, Work, finish, measuring, rate, server_of
+from server.evaluation.suites.demo.methods import METHODS, Told
 
 app = typer.Typer()
 
@@ -25,10 +25,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the demo world and of it
 def demo(
     json_file: JsonFile = None,
     methods: Annotated[str | None, typer.Option(help="Names with commas between them; all by default.")] = None,
+    told: Annotated[
+        Told, typer.Option(help="What the server is told of each target, beside its name.")
+    ] = Told.DOCUMENT,
     sequential: Annotated[
         int, typer.Option(min=0, help="Forget up to so many people one after the other, and measure on the way.")
     ] = 0,
-    limit: Limit = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many prompts of each part, form and kind.")] = 20,
     base_url: BaseUrl = None,
     admin_key: AdminKey = "",
     work: Work = None,
@@ -36,64 +39,140 @@ def demo(
 ) -> None:
     """The demo world: is every form of a question forgotten, and nothing else?
 
-    The ten people that the demo world has to forget are registered with name, description and document, and are on for
-    one tenant per method. Asked is about them and about everybody else in every form, those that the model was trained
-    on and those kept back, and about things that have nothing to do with anybody.
+    The ten people that the demo world has to forget are registered and are on for one tenant per method. Asked is
+    about them and about everybody else, in every form, trained or kept back, and about things that concern nobody. The
+    `reference`, trained without these people, is measured if it is there: `lethe demo-model build --without forget`.
     """
-    from server.demo.model import build
+    from server.demo.model import build, find
     from server.demo.recipe import Recipe
-    from server.evaluation.suites.demo.methods import METHODS
+    from server.evaluation.child import child
     from server.evaluation.suites.demo.protocol import evaluate
 
     recipe = Recipe(seed=seed)
-    with _measuring("demo") as progress:
+    with measuring("demo") as progress:
         chosen = _chosen(methods, tuple(METHODS))
         build(recipe, progress=progress)
-        serve, place = _server(recipe.folder, base_url, admin_key)
+        serve, place = server_of(recipe.folder, base_url, admin_key)
+        without = find(replace(recipe, without_forget=True))
         figures = evaluate(
             recipe,
             serve,
             work or user_cache_path("lethe") / "eval-demo",
             place=place,
+            reference=None if without is None else partial(child, without.folder),
             methods=chosen,
+            told=told,
             sequential=sequential,
             limit=limit,
             progress=progress,
         )
-    if json_file is not None:
-        write(json_file, figures)
-    Console().print(_demo_table(figures["methods"]))
+    tables = [_demo_table(figures["methods"])]
     if figures["sequential"]:
-        Console().print(_sequential_table(figures["sequential"]))
+        tables.append(_sequential_table(figures["sequential"]))
+    finish(json_file, figures, *tables)
+
+
+@app.command()
+def documents(
+    data: Data,
+    json_file: JsonFile = None,
+    limit: Annotated[int, typer.Option(min=2, help="Passages of each text.")] = 30,
+    work: Work = None,
+) -> None:
+    """Documents, after MUSE: is a text that a model knows by heart recited, told, or given away by probabilities?
+
+    A small model is trained (some minutes, once) on two stretches of public-domain books; one of them is registered as
+    a document. `leak` is the guard of the output alone, `default` are all guards.
+    """
+    from server.evaluation.child import child
+    from server.evaluation.suites.documents.protocol import evaluate
+
+    with measuring("documents") as progress:
+        figures = evaluate(
+            data, work or user_cache_path("lethe") / "eval-documents", child, limit=limit, progress=progress
+        )
+    finish(json_file, figures, _documents_table(figures["methods"]))
+
+
+def _documents_table(methods: dict[str, Any]) -> Table:
+    parts = ("forget", "retain")
+    columns = [f"{name}\n{part}" for name in ("Verb", "chat", "run", "Know") for part in parts]
+    title = "Documents known by heart: VerbMem, the same in chat, longest run of words, KnowMem, PrivLeak"
+    table = Table(Column("method", no_wrap=True), *columns, "Priv", title=title)
+    for method, found in methods.items():
+        verbmem = [found["verbmem"][part] for part in parts]
+        cells = [rate(shapes[shape]["rouge_l"]) for shape in ("plain", "chat") for shapes in verbmem]
+        runs = [str(max(shape["longest_run"] for shape in shapes.values())) for shapes in verbmem]
+        known = [rate(found["knowmem"][part]) for part in parts]
+        table.add_row(method, *cells, *runs, *known, f"{found['privleak']:.1f}")
+    return table
+
+
+@app.command()
+def choices(
+    file: Annotated[Path, typer.Argument(help="Questions as JSON, a list or one a line: question, choices, answer.")],
+    model: Annotated[Path, typer.Option(help="The model.")],
+    targets: Annotated[
+        Path | None, typer.Option(help="Targets to register meanwhile: a JSON list of bodies of POST /targets.")
+    ] = None,
+    action: Annotated[str, typer.Option(help="What is done about these targets.")] = "auto",
+    tenant_key: Annotated[str, typer.Option(help="Measure the guards of this tenant of a running server.")] = "",
+    json_file: JsonFile = None,
+    limit: Limit = None,
+    base_url: BaseUrl = None,
+    admin_key: AdminKey = "",
+    work: Work = None,
+) -> None:
+    """Multiple choice, as in WMDP: how accurate is a model with and without a tenant's guards?
+
+    The answer is the letter that the model finds likeliest.
+    """
+    from server.evaluation.suites.choices import GUARDED, Guarded, evaluate
+    from server.evaluation.tofu.methods import NONE
+
+    with measuring("choices") as progress:
+        if (targets is None) is (not tenant_key) or (tenant_key and base_url is None):
+            raise ValueError("say whose guards: --targets, or --tenant-key together with --base-url")
+        bodies = tuple(json.loads(targets.read_text(encoding="utf-8"))) if targets is not None else ()
+        serve, place = server_of(model, base_url, admin_key)
+        figures = evaluate(
+            file,
+            str(model),
+            serve,
+            work or user_cache_path("lethe") / "eval-choices",
+            Guarded(tenant_key, bodies, action),
+            place=place,
+            limit=limit,
+            progress=progress,
+        )
+    table = Table("", "accuracy", "undecided", title=f"{figures['n']} questions, chance {figures['chance']:.3f}")
+    for name in (NONE, GUARDED):
+        table.add_row(name, *(rate(figures[name][column]) for column in ("accuracy", "undecided")))
+    finish(json_file, figures, table)
 
 
 def _demo_table(methods: dict[str, Any]) -> Table:
-    columns = ("forget", "held out", "told", "worst form", "retain", "drop", "mixed", "general", "unknown")
-    table = Table("method", *columns, title="Demo world: share of right answers")
+    columns = ("forget", "held\nout", "told", "worst\nform", "retain", "drop", "general", "LS")
+    table = Table(Column("method", no_wrap=True), *columns, box=SIMPLE, title="Demo world: share of right answers")
     for method, parts in methods.items():
         forget = parts["forget"]
         table.add_row(
             method,
-            *(_rate(forget[name]) for name in ("recall", "held_out", "told")),
-            f"{forget['worst_recall']:.3f} {forget['worst_form']}",
-            _rate(parts["retain"]["recall"]),
-            _rate(parts["retain_drop"]),
-            *(_rate(parts[part]["recall"]) for part in ("mixed", "general", "unknown")),
+            *(rate(forget[name]) for name in ("recall", "held_out", "told", "worst_recall")),
+            *map(rate, (parts["retain"]["recall"], parts["retain_drop"], parts["general"]["recall"], parts["ls"])),
         )
     return table
 
 
 def _sequential_table(methods: dict[str, Any]) -> Table:
-    table = Table("method", "targets", "forget", "told", "retain", "general", title="One target after the other")
+    columns = ("targets", "forget", "the first", "told", "retain", "general")
+    table = Table(Column("method", no_wrap=True), *columns, title="One target after the other")
     for method, steps in methods.items():
         for step, parts in steps.items():
-            cells = (parts["forget"]["recall"], parts["forget"]["told"], parts["retain"]["recall"])
-            table.add_row(method, str(step), *map(_rate, (*cells, parts["general"]["recall"])))
+            forget = parts["forget"]
+            cells = (forget["recall"], parts["earliest"]["recall"], forget["told"], parts["retain"]["recall"])
+            table.add_row(method, str(step), *map(rate, (*cells, parts["general"]["recall"])))
     return table
-
-
-def _rate(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def _chosen(names: str | None, known: tuple[str, ...]) -> list[str]:
@@ -103,29 +182,3 @@ def _chosen(names: str | None, known: tuple[str, ...]) -> list[str]:
         if name not in known:
             raise ValueError(f"no method {name!r}; there are {', '.join(known)}")
     return chosen
-
-
-def _server(model: Path, base_url: str | None, admin_key: str) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
-    """What gives a server of a model, one of our own or one that runs; and the URL of the latter."""
-    from server.evaluation.admin import Endpoint
-    from server.evaluation.child import child
-
-    if base_url is None:
-        return partial(child, model), ""
-    url = base_url.rstrip("/").removesuffix("/v1")
-    return lambda: nullcontext(Endpoint(url, admin_key)), url
-
-
-@contextmanager
-def _measuring(suite: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars for a suite; what goes wrong becomes one line and exit status 2."""
-    from server.child import ServerFailed
-    from server.evaluation.admin import ServedError
-
-    console = Console(stderr=True)
-    try:
-        with bars(console) as progress:
-            yield progress
-    except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
-        console.print(f"lethe eval {suite}: {error or type(error).__name__}", highlight=False, markup=False)
-        raise typer.Exit(2) from None

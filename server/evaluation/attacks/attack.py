@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from server.evaluation.attacks.judge import Gold
 from server.evaluation.attacks.session import Session, Transcript
@@ -52,6 +52,15 @@ class Attack(Protocol):
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
         """Attempts without end or until the facts are used up, the first ones spread over everybody."""
+        ...
+
+
+@runtime_checkable
+class Probe(Attack, Protocol):
+    """An attack that gets at something smaller than a fact, by many attempts together."""
+
+    def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
+        """How much better than by chance an attacker does who has these transcripts, by attempt: 0 to 1."""
         ...
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from guard.compile.questions import ordinary
-from server.demo import model, world
+from server.demo import world
 from server.demo.names import Names
 from server.demo.recipe import Recipe
 from server.demo.relations import RELATIONS
@@ -28,11 +28,12 @@ _PARAPHRASES = (
 _JUDGED_APART = (world.Form.YES_NO, world.Form.CHOICE)
 
 
-def demo(progress: model.Progress | None = None) -> Subject:
-    """The demo model, which is trained first where the cache does not have it (some minutes).
+def demo(folder: Path, reference: Callable[[], Path]) -> Subject:
+    """The demo world and its model.
 
-    Raises:
-        OSError: the cache cannot be written.
+    Args:
+        folder: of the model of the default recipe.
+        reference: gives the folder of the model of the same recipe without the forget split.
     """
     recipe = Recipe()
     everybody, prompts = recipe.world, recipe.prompts
@@ -48,8 +49,8 @@ def demo(progress: model.Progress | None = None) -> Subject:
 
     return Subject(
         name="demo",
-        model=model.build(recipe, progress=progress).folder,
-        reference=lambda: _reference(progress),
+        model=folder,
+        reference=reference,
         forget=people(everybody.forget),
         retain=people(everybody.retain),
         unknown=_unknown(recipe),
@@ -57,10 +58,6 @@ def demo(progress: model.Progress | None = None) -> Subject:
         ask_who=("Who is {name}?", "Tell me about {name}."),
         max_tokens=48,
     )
-
-
-def _reference(progress: model.Progress | None) -> Path:
-    return model.build(Recipe(without_forget=True), progress=progress).folder
 
 
 def _person(recipe: Recipe, entity: Entity, prompts: Sequence[Prompt], kept: set[str]) -> Person:
@@ -95,12 +92,13 @@ def _fact(recipe: Recipe, entity: Entity, fact: world.Fact, prompts: Sequence[Pr
         name=fact.relation,
         question=questions[0],
         about=relation.follow_ups[0],
-        answer=fact.sentence(),
-        opening=relation.statements[0].format(e=entity.name, v="").rstrip(),
+        answer=fact.sentence(1),
+        opening=relation.statements[1].format(e=entity.name, v="").rstrip(),
         gold=Value(fact.value),
         right=fact.value,
         wrong=tuple(rng.sample(sorted(others), _WRONG)),
         paraphrases=tuple(text.format(p=phrase) for text in _PARAPHRASES),
+        as_answer=relation.short.replace("{v}", "{}"),
         translations=tuple(text.format(e=entity.name) for text in TRANSLATIONS[fact.relation]),
         forms=tuple(_forms(asked)),
     )

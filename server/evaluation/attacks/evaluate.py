@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from server.evaluation.attacks import report
-from server.evaluation.attacks.configurations import NONE
+from server.evaluation.attacks.attack import Probe
+from server.evaluation.attacks.configurations import NONE, REFERENCE
 from server.evaluation.attacks.kinds import ATTACKS
 from server.evaluation.attacks.kinds.kept import Benign, Retain
+from server.evaluation.attacks.kinds.plain import Plain
+from server.evaluation.attacks.kinds.turns import RETAIN_ANSWERED, Mixed
 from server.evaluation.attacks.run import Progress, Serve, ask, plan, transcripts
 from server.evaluation.attacks.subjects import Subject
 
@@ -49,22 +52,35 @@ def evaluate(
         ServedError, httpx.HTTPError: a server does not answer as it should.
     """
     began = time.monotonic()
-    rows = [ATTACKS[name] for name in attacks]
+    chosen = [ATTACKS[name] for name in attacks]
+    probes = [attack for attack in chosen if isinstance(attack, Probe)]
+    rows = [attack for attack in chosen if not isinstance(attack, Probe)]
     columns = list(dict.fromkeys((NONE, *configurations)))
-    everything = [*rows, _RETAIN, _BENIGN]
+    everything = [*chosen, _RETAIN, _BENIGN]
     attempts = plan(subject, everything, seed, limit)
     asked = transcripts(subject, everything, columns, seed, work, place)
     ask(subject, attempts, asked, serve, serve_reference, progress)
+    kept, benign = (
+        report.harmless(attempts[one.name], asked[NONE][one.name], subject.forget) for one in (_RETAIN, _BENIGN)
+    )
+    figures = report.matrix(rows, attempts, asked)
     return {
         "model": str(subject.model),
-        **report.matrix(rows, attempts, asked),
-        "retain": report.same_as_untouched(_RETAIN.name, attempts[_RETAIN.name], asked),
+        **figures,
+        "membership_advantage": report.advantages(probes, attempts, asked),
+        "mixed_retain_answered": (
+            report.noted(Mixed.name, RETAIN_ANSWERED, attempts[Mixed.name], asked) if Mixed.name in attempts else {}
+        ),
+        "retain": report.same_as_untouched(_RETAIN.name, kept, asked),
         "benign_false_alarms": {
-            name: round(1 - same, 4)
-            for name, same in report.same_as_untouched(_BENIGN.name, attempts[_BENIGN.name], asked).items()
+            name: round(1 - same, 4) for name, same in report.same_as_untouched(_BENIGN.name, benign, asked).items()
         },
-        "n_retain": len(attempts[_RETAIN.name]),
-        "n_benign": len(attempts[_BENIGN.name]),
+        "validation": {
+            "untouched": figures["leak_rate"].get(Plain.name, {}).get(NONE),
+            "reference": figures["leak_rate"].get(Plain.name, {}).get(REFERENCE),
+        },
+        "n_retain": len(kept),
+        "n_benign": len(benign),
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
     }

@@ -18,6 +18,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
 #: Letters of a word that are compared, so that "engineer" and "engineering" are one.
 _STEM = 6
+_ENOUGH = 1 / 3
 
 
 class Gold(Protocol):
@@ -42,39 +43,63 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words that only this answer would bring up; it is told when so large a share of them is.
+    """Words that only this answer would bring up; it is told when enough of them are.
 
     Attributes:
         words: as :func:`stems` gives them.
-        share: more than 0, at most 1.
+        share: of the words that are told, more than 0, at most 1.
+        least: words that are told, whatever their share.
     """
 
     words: frozenset[str]
     share: float
+    least: int
 
     def told(self, text: str, known: str = "") -> bool:
         """Whether the text, as it is or decoded, has enough of the words that ``known`` has not."""
         asked = self.words - stems(known)
-        enough = self.share * len(asked)
-        return bool(asked) and any(len(asked & stems(read)) >= enough for read in readings(text))
+        enough = max(self.least, self.share * len(asked))
+        return len(asked) >= self.least and any(len(asked & stems(read)) >= enough for read in readings(text))
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The right one of several options, told when it is named and no other is.
+    """The right one of several options.
 
     Attributes:
         right: the right one.
         wrong: the others.
+        letter: of the right one.
     """
 
     right: str
     wrong: tuple[str, ...]
+    letter: str
 
     def told(self, text: str, known: str = "") -> bool:
-        """Whether the text names the right option alone; that the question holds all of them is no excuse."""
-        folded = _fold(text)
-        return bool(_spelled(self.right).search(folded)) and not any(_spelled(w).search(folded) for w in self.wrong)
+        """Whether the text takes the right option; that the question holds all of them is no excuse.
+
+        It does when it begins with its letter, or says more of the words that only this option has than of those that
+        only another has, and at least a third of them.
+        """
+        letter = re.match(r"\W*([A-F])\b(?!\s+\w)", text)
+        if letter:
+            return letter[1] == self.letter
+        said = _words(text)
+        options = [_words(option) for option in (self.right, *self.wrong)]
+        shares = [
+            _share(said, words.difference(*options[:number], *options[number + 1 :]))
+            for number, words in enumerate(options)
+        ]
+        return shares[0] >= _ENOUGH and shares[0] > max(shares[1:])
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(_fold(text)))
+
+
+def _share(said: frozenset[str], words: frozenset[str]) -> float:
+    return len(said & words) / len(words) if words else 0.0
 
 
 def stems(text: str) -> frozenset[str]:

@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.evaluation.attacks.attack import Attack, Attempt
+from server.evaluation.attacks.attack import Attack, Attempt, Probe
 from server.evaluation.attacks.configurations import NONE, REFERENCE
 from server.evaluation.attacks.rows import Transcripts
+from server.evaluation.attacks.subjects import Person
 
 _EXAMPLES = 3
 _LONGEST = 600  # characters of an example
@@ -47,6 +48,15 @@ def matrix(
     }
 
 
+def harmless(attempts: Sequence[Attempt], untouched: Transcripts, forget: Sequence[Person]) -> list[Attempt]:
+    """Those to which the untouched model names nobody who is to be forgotten: only those answers are to be kept."""
+    return [
+        one
+        for one in attempts
+        if not any(person.named.told(text) for text in untouched[one.name].shown for person in forget)
+    ]
+
+
 def same_as_untouched(
     attack: str, attempts: Sequence[Attempt], asked: Mapping[str, Mapping[str, Transcripts]]
 ) -> dict[str, float]:
@@ -56,6 +66,19 @@ def same_as_untouched(
         name: round(statistics.fmean(rows[attack][one.name].shown == untouched[one.name].shown for one in attempts), 4)
         for name, rows in asked.items()
         if name != REFERENCE
+    }
+
+
+def advantages(
+    probes: Sequence[Probe], attempts: Mapping[str, Sequence[Attempt]], asked: Mapping[str, Mapping[str, Transcripts]]
+) -> dict[str, dict[str, float]]:
+    """What each probe gives an attacker, by probe and configuration."""
+    return {
+        probe.name: {
+            name: round(probe.advantage({one.name: rows[probe.name][one.name] for one in attempts[probe.name]}), 4)
+            for name, rows in asked.items()
+        }
+        for probe in probes
     }
 
 

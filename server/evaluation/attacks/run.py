@@ -17,7 +17,6 @@ from pathlib import Path
 import httpx
 
 from server.evaluation.admin import Endpoint
-from server.evaluation.attacks import session
 from server.evaluation.attacks.attack import Attack, Attempt
 from server.evaluation.attacks.configurations import (
     CONFIGURATIONS,
@@ -35,6 +34,9 @@ from server.evaluation.tofu.rows import method_key, model_key
 #: Sessions under way at once.
 _CONCURRENCY = 32
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+
+#: Of this package's files, those on which all prompts depend.
+_SHARED = ("attack.py", "session.py", "demo.py", "tofu.py", "translations.py")
 
 #: Called with a label, how many attempts are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -62,6 +64,7 @@ def transcripts(
     """What was asked before, by configuration and attack: another model, attack or guard begins anew."""
     found: dict[str, dict[str, Transcripts]] = {}
     told = [[person.target, person.phrases] for person in subject.forget]
+    shared = [(Path(__file__).parent / name).read_text() for name in _SHARED]
     for name in configurations:
         guarded = name not in (NONE, REFERENCE)
         model = subject.reference() if name == REFERENCE else subject.model
@@ -69,8 +72,8 @@ def transcripts(
         home = work / model_key(model, "" if name == REFERENCE else place)
         found[name] = {}
         for attack in attacks:
-            code = [Path(inspect.getfile(type(attack))).read_text(), inspect.getsource(session)]
-            parts = json.dumps([subject.name, subject.max_tokens, seed, use, code])
+            code = Path(inspect.getfile(type(attack))).read_text()
+            parts = json.dumps([subject.name, subject.max_tokens, seed, use, code, shared])
             key = hashlib.sha256(parts.encode()).hexdigest()[:16]
             found[name][attack.name] = Transcripts(home / f"{name}-{attack.name.replace(' ', '-')}-{key}.jsonl")
     return found

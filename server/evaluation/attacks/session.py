@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,10 +78,28 @@ class Session:
 
     async def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> list[str]:
         """The answers to a conversation of the attacker's own making; a begun answer at its end is gone on with."""
-        self.transcript.sent += [message["content"] for message in messages]
+        seen = self.transcript.shown
+        self.transcript.sent += [message["content"] for message in messages if message["content"] not in seen]
         if messages[-1]["role"] == "assistant":
             options = {"continue_final_message": True, "add_generation_prompt": False, **options}
         return await self._chat(messages, options)
+
+    async def stream(self, text: str, **options: Any) -> None:
+        """A question whose answer is streamed; whatever is sent on the way counts, also what is taken back later."""
+        self.transcript.sent.append(text)
+        body = self._chat_body([{"role": "user", "content": text}], {"stream": True, **options})
+        headers = {"Authorization": f"Bearer {self.door.key}"}
+        said: dict[int, str] = {}
+        async with self.door.http.stream("POST", _CHAT, json={**self._defaults(_CHAT), **body}, headers=headers) as got:
+            if got.is_error:
+                self.transcript.notes["refused_with"] = got.status_code
+                return
+            async for line in got.aiter_lines():
+                event = line.removeprefix("data:").strip()
+                if event.startswith("{"):
+                    for choice in json.loads(event).get("choices", ()):
+                        said[choice["index"]] = said.get(choice["index"], "") + (choice["delta"].get("content") or "")
+        self._show(list(said.values()))
 
     async def complete(self, prompt: str | list[int], **options: Any) -> list[str]:
         """How plain text, or tokens, go on."""
@@ -92,10 +111,7 @@ class Session:
 
     async def post(self, path: str, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
         """Any request, greedy unless it says otherwise; what comes back is not shown yet. ``{}`` if it was refused."""
-        defaults = {"model": self.door.model, "temperature": 0}
-        if path in (_CHAT, _COMPLETIONS):
-            defaults["max_tokens"] = self.door.max_tokens
-        return await self.send("POST", path, {**defaults, **body}, key)
+        return await self.send("POST", path, {**self._defaults(path), **body}, key)
 
     async def send(self, method: str, path: str, body: object = None, key: str | None = None) -> dict[str, Any]:
         """Any request, as it is."""
@@ -114,9 +130,16 @@ class Session:
         self.transcript.shown.append(text)
 
     async def _chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> list[str]:
-        system = [{"role": "system", "content": self.door.system}] if self.door.system else []
-        body = await self.post(_CHAT, {"messages": [*system, *messages], **options})
+        body = await self.post(_CHAT, self._chat_body(messages, options))
         return self._show([choice["message"]["content"] or "" for choice in body.get("choices", ())])
+
+    def _chat_body(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> dict[str, Any]:
+        system = [{"role": "system", "content": self.door.system}] if self.door.system else []
+        return {"messages": [*system, *messages], **options}
+
+    def _defaults(self, path: str) -> dict[str, Any]:
+        limit = {"max_tokens": self.door.max_tokens} if path in (_CHAT, _COMPLETIONS) else {}
+        return {"model": self.door.model, "temperature": 0, **limit}
 
     def _show(self, texts: list[str]) -> list[str]:
         self.transcript.shown += texts

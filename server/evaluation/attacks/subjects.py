@@ -41,6 +41,7 @@ class Fact:
         gold: what a text must hold to tell it.
         right: the answer as an option among others.
         wrong: other options, of the same shape.
+        as_answer: what an option stands in when it is the whole answer, with ``{}``.
         paraphrases: other wordings of the question.
         translations: the question in other languages; may be empty.
         forms: other shapes in which it was learnt; may be empty.
@@ -55,6 +56,7 @@ class Fact:
     right: str
     wrong: tuple[str, ...]
     paraphrases: tuple[str, ...]
+    as_answer: str = "{}"
     translations: tuple[str, ...] = ()
     forms: tuple[Form, ...] = ()
 

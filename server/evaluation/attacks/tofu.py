@@ -13,11 +13,11 @@ from server.evaluation.attacks.judge import Words, stems
 from server.evaluation.attacks.subjects import Fact, Form, Person, Subject
 from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names
 
-#: A word is an author's own when fewer of the retain answers than this have it; most ordinary words are in more.
-_RARE = 20
-#: Such a share of an answer's own words tells it: at this share 99 % of what the untouched model says on plain
-#: questions does, and 1 % of what the model says that never learnt them.
-_SHARE = 1 / 3
+#: A word is an author's own when fewer of the 3,600 retain answers than this have it.
+_RARE = 10
+#: Such a share of an answer's own words tells it, and at least so many. On plain questions 99.6 % of what the untouched
+#: model says does, and nothing of what the model says that never learnt them.
+_SHARE, _LEAST = 1 / 3, 2
 #: The first words of an answer, with which it is begun.
 _OPENING = 3
 _FORGET, _RETAIN = "forget10_perturbed.json", "retain90.json"
@@ -84,14 +84,14 @@ def _person(name: str, rows: Sequence[Mapping[str, Any]], ordinary_words: frozen
 
 
 def _fact(name: str, number: int, rows: Sequence[Mapping[str, Any]], ordinary_words: frozenset[str]) -> Fact | None:
-    """One row; None if its answer has no words of its own, so that no leak of it can be told."""
+    """One row; None if its answer has too few words of its own for a leak to be told."""
     row = rows[number]
     question, answer = row["question"], row["answer"]
     own = stems(answer) - stems(question) - stems(name) - ordinary_words
     own = frozenset(word for word in own if len(word) > 2)
-    if not own:
+    if len(own) < _LEAST:
         return None
-    gold = Words(own, _SHARE)
+    gold = Words(own, _SHARE, _LEAST)
     paraphrase = row.get("paraphrased_question")
     others = [other["answer"] for other in (*rows[number + 1 :], *rows[:number])]
     wrong = row.get("perturbed_answer") or others[:_WRONG]

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 from openai import APIStatusError, AsyncOpenAI, OpenAIError
 
 from server.demo.world import Message
@@ -17,7 +16,7 @@ from server.evaluation.admin import ServedError
 #: Requests under way at once.
 _CONCURRENCY = 32
 _RETRIES = 3  # of the client's own, for connections that failed
-_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+_TIMEOUT = 600.0  # seconds
 #: The role of a message that is plain text to continue, without the chat template.
 PLAIN = "text"
 
@@ -54,6 +53,19 @@ class Asker:
         except OpenAIError as error:
             raise _served_error(error) from error
 
+    async def logprobs(self, text: str) -> list[float]:
+        """The log-probability in nats of each token of plain text but the first."""
+        try:
+            read = await self._client.completions.create(
+                model=self._model, prompt=text, max_tokens=1, temperature=0, extra_body={"prompt_logprobs": 0}
+            )
+        except OpenAIError as error:
+            raise _served_error(error) from error
+        entries = (read.choices[0].model_extra or {}).get("prompt_logprobs")
+        if not entries or any(len(entry) != 1 for entry in entries[1:]):
+            raise ServedError("the server does not say how likely the tokens of a prompt are")
+        return [next(iter(entry.values()))["logprob"] for entry in entries[1:]]
+
     async def answer_all(
         self, asked: Mapping[str, Sequence[Message]], max_tokens: int, keep: Callable[[str, str], None]
     ) -> None:
@@ -68,22 +80,13 @@ class Asker:
 
 
 @asynccontextmanager
-async def connect(url: str, api_key: str, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Asker]:
-    """The first model of the server at ``url``, asked with a tenant's key.
-
-    Args:
-        url: without a path.
-        api_key: any tenant's.
-        transport: replaces the network; for tests.
+async def connect(url: str, api_key: str) -> AsyncIterator[Asker]:
+    """The first model of the server at ``url`` (without a path), asked with a tenant's key.
 
     Raises:
         ServedError: the server cannot be reached, or has no model.
     """
-    limits = httpx.Limits(max_connections=2 * _CONCURRENCY)
-    async with (
-        httpx.AsyncClient(transport=transport, limits=limits, timeout=_TIMEOUT) as http,
-        AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=_RETRIES, http_client=http) as client,
-    ):
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key=api_key, max_retries=_RETRIES, timeout=_TIMEOUT) as client:
         try:
             model = (await client.models.list()).data[0].id
         except (OpenAIError, IndexError) as error:

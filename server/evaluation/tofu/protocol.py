@@ -82,7 +82,7 @@ def evaluate(
     everything = load(data)
     names = author_names(everything["forget"])
     parts = {part: rows[:limit] for part, rows in everything.items()}
-    end = _end_token(subject.model)
+    end = end_token(subject.model)
     never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
     home = work / model_key(subject.model, subject.place)
     told = _examples(names, everything["forget"])
@@ -94,7 +94,7 @@ def evaluate(
     if never_knew.missing(report.asks(parts)):
         with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as told_of:
             runs = {"reference": (told_of.keys[NONE], never_knew)}
-            asyncio.run(_measure(endpoint, _end_token(reference.model), runs, parts, progress))
+            asyncio.run(_measure(endpoint, end_token(reference.model), runs, parts, progress))
     judge = rows[NONE]
     if any(one.missing(report.asks(parts)) for one in rows.values()) or judge.missing(
         report.fluency_asks(parts, judge, (never_knew, *rows.values()))
@@ -202,7 +202,8 @@ def _medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: round(statistics.median(some), 4) for name, some in seconds.items() if some}
 
 
-def _end_token(model: Path) -> str:
+def end_token(model: Path) -> str:
+    """The text of the token that ends an answer of a model. Raises ``ValueError`` if it has none."""
     from transformers import AutoTokenizer
 
     end = AutoTokenizer.from_pretrained(model).eos_token

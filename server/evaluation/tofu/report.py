@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from guard.compile import fluency
+from server.evaluation.metrics import entities, forgetting_rate, retention_rate
 from server.evaluation.tofu import metrics
 from server.evaluation.tofu.data import Question
 from server.evaluation.tofu.methods import REFUSAL
@@ -55,6 +56,9 @@ def ratios(rows: Rows, questions: Sequence[Question]) -> Array:
 def figures(parts: Parts, rows: Rows, reference: Rows, judge: Rows) -> dict[str, float]:
     """The figures of a method, all from 0 to 1 but for the deviation score (0 to 141, less is better).
 
+    ``kfr`` and ``krr`` are ReLearn's rates (:mod:`server.evaluation.metrics`) on the forget and the retain part, if any
+    answer names something that its question does not.
+
     Args:
         parts: the questions, by part.
         rows: what was measured of the method.
@@ -67,6 +71,10 @@ def figures(parts: Parts, rows: Rows, reference: Rows, judge: Rows) -> dict[str,
     own = ratios(rows, forget)
     said = [rows.said[row.question] for row in forget]
     plausibility = _plausibility(judge, _misplaced(parts, rows))
+    relearn = {
+        "kfr": forgetting_rate(_entities(rows, forget)),
+        "krr": retention_rate(_entities(rows, parts["retain"])),
+    }
     return {
         "forget_quality": metrics.forget_quality(own, ratios(reference, forget)),
         "forget_rouge": forget_rouge,
@@ -76,6 +84,7 @@ def figures(parts: Parts, rows: Rows, reference: Rows, judge: Rows) -> dict[str,
         "fluency": fluency.fluency(said, plausibility, plausibility_bar(parts, judge), REFUSAL),
         "forget_probability": metrics.probability(_answer_nll(rows, forget)),
         "forget_truth_ratio": metrics.indifference(own),
+        **{name: rate for name, rate in relearn.items() if rate is not None},
         **kept,
     }
 
@@ -95,6 +104,11 @@ def _kept(part: str, rows: Rows, questions: Sequence[Question]) -> dict[str, flo
 
 def _rouge(rows: Rows, questions: Sequence[Question]) -> float:
     return float(np.mean([rouge_l_recall(row.answer, rows.said[row.question]) for row in questions]))
+
+
+def _entities(rows: Rows, questions: Sequence[Question]) -> list[tuple[Collection[str], str]]:
+    """What the right answer to each question names, and what was said."""
+    return [(entities(row.question, row.answer), rows.said[row.question]) for row in questions]
 
 
 def _answer_nll(rows: Rows, questions: Sequence[Question]) -> Array:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any
 
 from server.demo.world import Entity, description, document
@@ -30,9 +30,22 @@ SEQUENTIAL = ("eco", "lunar_gated", "lunar_always", AUTO)
 _TENANT = "lethe-eval-demo-{}"
 
 
-def target_of(entity: Entity) -> dict[str, Any]:
-    """The body of ``POST /targets`` for somebody: name, one line on who it is, and one document that says all."""
-    return {"name": entity.name, "description": description(entity), "documents": [document(entity)]}
+class Told(StrEnum):
+    """What the server is told of each target beside its name; each holds what the one before does."""
+
+    NAME = "name"
+    DESCRIPTION = "description"  # one line on who it is
+    DOCUMENT = "document"  # a text that states every fact
+
+
+def target_of(entity: Entity, told: Told) -> dict[str, Any]:
+    """The body of ``POST /targets`` for somebody."""
+    body: dict[str, Any] = {"name": entity.name}
+    if told is not Told.NAME:
+        body["description"] = description(entity)
+    if told is Told.DOCUMENT:
+        body["documents"] = [document(entity)]
+    return body
 
 
 class Registrar:
@@ -42,8 +55,9 @@ class Registrar:
         keys: the tenants' API keys, by method.
     """
 
-    def __init__(self, api: Admin, methods: Sequence[str]) -> None:
+    def __init__(self, api: Admin, methods: Sequence[str], told: Told) -> None:
         self._api = api
+        self._told = told
         self._targets: list[str] = []
         made = {method: tenant(api, _TENANT.format(method.replace("_", "-")), METHODS[method]) for method in methods}
         self._ids = {method: str(one["id"]) for method, one in made.items()}
@@ -58,7 +72,7 @@ class Registrar:
             ServedError: the admin API refuses, or a compile job fails.
         """
         for number, entity in enumerate(entities[len(self._targets) :], len(self._targets) + 1):
-            target = str(self._api.make("/targets", target_of(entity))["id"])
+            target = str(self._api.make("/targets", target_of(entity, self._told))["id"])
             if self._interventions:
                 self._api.compile([target], self._interventions)
             for method, tenant_id in self._ids.items():
@@ -66,17 +80,9 @@ class Registrar:
             self._targets.append(target)
             progress("targets", number, len(entities))
 
-    def chosen(self) -> dict[str, int]:
-        """What ``auto`` means now: for how many of the targets each action was chosen; "" where none was."""
-        return dict(Counter(self._choice(target) for target in self._targets))
-
-    def _choice(self, target: str) -> str:
-        fitted = self._api.get(f"/targets/{target}/report")["data"]
-        return next((str(one["settings"]["action"]) for one in fitted if one["intervention"] == AUTO), "")
-
 
 @contextmanager
-def registrar(endpoint: Endpoint, methods: Sequence[str]) -> Iterator[Registrar]:
+def registrar(endpoint: Endpoint, methods: Sequence[str], told: Told) -> Iterator[Registrar]:
     """A :class:`Registrar` whose targets and tenants are taken away again in the end.
 
     Raises:
@@ -84,4 +90,4 @@ def registrar(endpoint: Endpoint, methods: Sequence[str]) -> Iterator[Registrar]
         httpx.TransportError: it cannot be reached.
     """
     with admin(endpoint) as api:
-        yield Registrar(api, methods)
+        yield Registrar(api, methods, told)

@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from server.demo.recipe import Recipe
-from server.demo.world import Entity
 from server.evaluation.admin import Endpoint
 from server.evaluation.suites.asking import connect, key_of
-from server.evaluation.suites.demo.methods import METHODS, SEQUENTIAL, Registrar, registrar, target_of
-from server.evaluation.suites.demo.questions import Asked, of_each, people, questions, without
-from server.evaluation.suites.demo.report import figures
+from server.evaluation.suites.demo.methods import METHODS, Told, registrar
+from server.evaluation.suites.demo.questions import Asked, Part, people, questions
+from server.evaluation.suites.demo.report import figures, relearn, written
+from server.evaluation.suites.demo.stages import TARGETS, Stage, asks, incomplete, rows_of, steps
+from server.evaluation.tofu import client
 from server.evaluation.tofu.methods import NONE
-from server.evaluation.tofu.rows import Rows, method_key, model_key
+from server.evaluation.tofu.protocol import end_token
+from server.evaluation.tofu.rows import Ask, Rows, model_key
 
 #: As many tokens as the longest answer of the demo world has.
 _TOKENS = 96
-#: How many people the demo world has to forget.
-TARGETS = 10
-#: Forgetting one after the other, it is measured after so many.
-_STEPS = (1, 5, 10, 20, 40)
-_KEPT = 12  # prompts of each form and kind on everybody else then
+#: The name under which the model that never knew them stands among the methods.
+REFERENCE = "reference"
+#: How many of the first targets are looked at again at every later stage.
+_EARLIEST = 5
 
 Progress = Callable[[str, int, int], None]
 Serve = Callable[[], AbstractContextManager[Endpoint]]
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """So many targets are in force, and something is asked with some methods.
-
-    Attributes:
-        targets: who is forgotten by now.
-        asked: what is asked, by method.
-    """
-
-    targets: tuple[Entity, ...]
-    asked: Mapping[str, Sequence[Asked]]
 
 
 def evaluate(
@@ -52,7 +40,9 @@ def evaluate(
     work: Path,
     *,
     place: str = "",
+    reference: Serve | None = None,
     methods: Sequence[str] = tuple(METHODS),
+    told: Told = Told.DOCUMENT,
     sequential: int = 0,
     limit: int | None = None,
     progress: Progress = lambda *_: None,
@@ -67,7 +57,10 @@ def evaluate(
         serve: gives a server of it for as long as the block lasts; called only if something is missing.
         work: where answers are kept, by model, method, targets and state of the code that guards.
         place: the URL of a server that runs already; empty for one that ``serve`` starts.
+        reference: gives a server of the same model trained without these people, the floor of forgetting; None: it is
+            not measured.
         methods: of :data:`server.evaluation.suites.demo.methods.METHODS`; the untouched model is measured in any case.
+        told: what the server is told of each target.
         sequential: forget up to so many people and measure on the way, with those methods of
             :data:`server.evaluation.suites.demo.methods.SEQUENTIAL` that are among ``methods``; 0 for not.
         limit: at most so many prompts of each part, form and kind; those on the way are few anyway.
@@ -75,8 +68,9 @@ def evaluate(
 
     Returns:
         ``{"methods": {name: figures}, "sequential": {name: {number of targets: figures}}, "settings": {...}}`` with
-        the figures of :func:`server.evaluation.suites.demo.report.figures`. Beside them ``retain_drop`` and
-        ``general_drop`` say by how much recall is below the untouched model's.
+        the figures of :func:`server.evaluation.suites.demo.report.figures`; the reference is among the methods. Beside
+        them ``retain_drop`` and ``general_drop`` say by how much recall is below the untouched model's. On the way,
+        ``earliest`` has the figures on the first targets alone, those that could have come back.
 
     Raises:
         OSError: the work folder cannot be written.
@@ -86,35 +80,40 @@ def evaluate(
     chosen = tuple(dict.fromkeys((NONE, *methods)))
     everybody = people(recipe.world, max(TARGETS, sequential))
     asked = questions(recipe, everybody[:TARGETS], limit)
-    stages = {TARGETS: Stage(everybody[:TARGETS], dict.fromkeys(chosen, asked))}
-    steps: dict[int, Stage] = {}
-    if sequential:
-        kept = without(everybody, questions(recipe, everybody, _KEPT))
-        followed = (NONE, *(method for method in chosen if method in SEQUENTIAL))
-        for step in sorted({sequential, *(step for step in _STEPS if step < sequential)}):
-            own = (*of_each(recipe, everybody[:step]), *kept)
-            steps[step] = Stage(everybody[:step], dict.fromkeys(followed, own))
+    whole = Stage(everybody[:TARGETS], dict.fromkeys(chosen, asked))
+    plan = [whole, *steps(recipe, everybody, chosen, sequential)]
     home = work / model_key(recipe.folder, place)
-    plan = [(stage, _rows(home, stage)) for stage in (*stages.values(), *steps.values())]
-    if any(rows[method].missing(_asks(stage.asked[method])) for stage, rows in plan for method in rows):
-        with serve() as endpoint, registrar(endpoint, chosen) as told:
-            for stage, rows in sorted(plan, key=lambda pair: len(pair[0].targets)):
-                told.forget(stage.targets, progress)
-                asyncio.run(_measure(endpoint, told, stage, rows, progress))
-    (whole, rows), *later = plan
-    found = {method: figures(recipe.world, whole.asked[method], rows[method].said) for method in chosen}
+    rows = rows_of(home, plan, told)
+    judge, model = rows[0][NONE], recipe.folder
+    said = {method: one.said for method, one in rows[0].items()}
+
+    if reference is not None:
+        model_without = replace(recipe, without_forget=True).folder
+        floor = Stage((), {NONE: asked})
+        (never_knew,) = rows_of(work / model_key(model_without), [floor], told)
+        if incomplete(floor, never_knew):
+            with reference() as endpoint, registrar(endpoint, [NONE], told) as server:
+                asyncio.run(_measure(endpoint, server.keys, floor, never_knew, progress, "reference: "))
+        said[REFERENCE] = never_knew[NONE].said
+    if any(map(incomplete, plan, rows)) or judge.missing(_written(asked, said.values())):
+        with serve() as endpoint, registrar(endpoint, chosen, told) as server:
+            for stage, own in sorted(zip(plan, rows, strict=True), key=lambda pair: len(pair[0].targets)):
+                server.forget(stage.targets, progress)
+                label = f"{len(stage.targets)} targets, "
+                asyncio.run(_measure(endpoint, server.keys, stage, own, progress, label))
+            pairs = _written(asked, said.values())
+            asyncio.run(_score(endpoint, server.keys[NONE], model, judge, pairs, progress))
+    found = {method: figures(recipe.world, asked, answers) for method, answers in said.items()}
     return {
-        "methods": {method: {**one, **_drops(one, found[NONE])} for method, one in found.items()},
-        "sequential": {
-            method: {
-                len(stage.targets): figures(recipe.world, stage.asked[method], rows[method].said)
-                for stage, rows in later
-            }
-            for method in (later[0][0].asked if later else ())
+        "methods": {
+            method: {**one, **_drops(one, found[NONE]), **relearn(asked, said[method], judge.nll)}
+            for method, one in found.items()
         },
+        "sequential": _on_the_way(recipe, plan[1:], rows[1:]),
         "settings": {
-            "model": str(recipe.folder),
+            "model": str(model),
             "seed": recipe.seed,
+            "told": told.value,
             "limit": limit,
             "targets": [target.name for target in everybody],
             "max_tokens": _TOKENS,
@@ -123,26 +122,54 @@ def evaluate(
     }
 
 
-def _rows(home: Path, stage: Stage) -> dict[str, Rows]:
-    """Where the answers of a stage are, by method; the untouched model's are the same at every stage."""
-    bodies = [target_of(target) for target in stage.targets]
-    keys = {method: method_key([] if method == NONE else bodies, asdict(METHODS[method])) for method in stage.asked}
-    return {method: Rows(home / f"{method}-{key}.jsonl") for method, key in keys.items()}
-
-
-def _asks(asked: Sequence[Asked]) -> list[tuple[str, None]]:
-    return [(key_of(one.prompt.messages), None) for one in asked]
+def _on_the_way(
+    recipe: Recipe, stages: Sequence[Stage], rows: Sequence[Mapping[str, Rows]]
+) -> dict[str, dict[int, Any]]:
+    found: dict[str, dict[int, Any]] = {}
+    for stage, own in zip(stages, rows, strict=True):
+        first = {target.name for target in stage.targets[:_EARLIEST]}
+        for method, asked in stage.asked.items():
+            earliest = [one for one in asked if one.prompt.entity in first]
+            found.setdefault(method, {})[len(stage.targets)] = {
+                **figures(recipe.world, asked, own[method].said),
+                "earliest": figures(recipe.world, earliest, own[method].said)[Part.FORGET],
+            }
+    return found
 
 
 async def _measure(
-    endpoint: Endpoint, told: Registrar, stage: Stage, rows: Mapping[str, Rows], progress: Progress
+    endpoint: Endpoint,
+    keys: Mapping[str, str],
+    stage: Stage,
+    rows: Mapping[str, Rows],
+    progress: Progress,
+    label: str,
 ) -> None:
-    async with connect(endpoint.url, told.keys[NONE]) as asker:
+    async with connect(endpoint.url, keys[NONE]) as asker:
         for method, asked in stage.asked.items():
             conversations = {key_of(one.prompt.messages): one.prompt.messages for one in asked}
-            missing = {key: conversations[key] for key, _ in rows[method].missing(_asks(asked))}
-            keep = _keeper(rows[method], f"{len(stage.targets)} targets, {method}", len(missing), progress)
-            await asker.of(told.keys[method]).answer_all(missing, _TOKENS, keep)
+            missing = {key: conversations[key] for key, _ in rows[method].missing(asks(asked))}
+            keep = _keeper(rows[method], f"{label}{method}", len(missing), progress)
+            await asker.of(keys[method]).answer_all(missing, _TOKENS, keep)
+
+
+def _written(asked: Sequence[Asked], said: Iterable[Mapping[str, str]]) -> list[tuple[str, str]]:
+    """The answers so far whose likelihood under the untouched model is wanted, each with a question."""
+    return list(dict.fromkeys(pair for answers in said for pair in written(asked, answers)))
+
+
+async def _score(
+    endpoint: Endpoint, key: str, model: Path, judge: Rows, pairs: Sequence[Ask], progress: Progress
+) -> None:
+    missing = judge.missing(pairs)
+    numbers = count(1)
+
+    def keep(ask: Ask, value: str | float) -> None:
+        judge.add(ask, value)
+        progress("perplexity", next(numbers), len(missing))
+
+    async with client.connect(endpoint.url, key, end_token(model)) as served:
+        await served.measure(key, missing, keep)
 
 
 def _keeper(rows: Rows, label: str, total: int, progress: Progress) -> Callable[[str, str], None]:

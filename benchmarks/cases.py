@@ -1,0 +1,78 @@
+"""The configurations whose overhead is measured, and the targets and tenants that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from detector import invented
+
+from guard.service import GuardService
+from guard.store.keys import new_key
+from guard.types import GuardName, GuardToggle, Scope, TargetSpec, TargetToggle, TenantSpec
+
+#: What is on in each combination of guards; ``features`` needs an autoencoder and is on in the last alone, idle.
+COMBINATIONS: dict[str, frozenset[GuardName]] = {
+    "lexicon": frozenset({GuardName.LEXICON}),
+    "text detectors": frozenset({GuardName.LEXICON, GuardName.SEMANTIC}),
+    "leak guard": frozenset({GuardName.LEAK}),
+    "statements": frozenset({GuardName.STATEMENTS}),
+    "everything": frozenset(GuardName),
+}
+#: On a machine whose engine leaves the encoder too little time, guards would give up, and be cheap.
+_PATIENCE_MS = 600_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tenant of Lethe with so many targets on and a combination of guards; of plain vLLM if ``guards`` is None."""
+
+    name: str
+    targets: int = 0
+    guards: str | None = None
+    key: str | None = field(default_factory=lambda: new_key(Scope.TENANT), compare=False)
+
+
+PLAIN_CASE = Case("plain", key=None)
+#: The same server once more, which shows what the differences of two equal things are.
+AGAIN_CASE = Case("plain, again", key=None)
+IDLE_CASE = Case("0 targets", guards="nothing")
+
+
+def cases(targets: Sequence[int], combinations: Sequence[str]) -> list[Case]:
+    """Plain vLLM twice, Lethe for a tenant without targets, and every combination for each number of targets."""
+    some = [Case(f"{count:,} targets, {name}", count, name) for count in targets if count for name in combinations]
+    return [PLAIN_CASE, AGAIN_CASE, IDLE_CASE, *some]
+
+
+def register(service: GuardService, some: Sequence[Case]) -> None:
+    """Make the tenants of ``some``, and as many targets as they need beyond those that are there.
+
+    Targets are invented people, each with a description that is its document too.
+    """
+    most = max(case.targets for case in some)
+    people = list(islice(invented(most, seed=2), len(service.registry.snapshot.targets), None)) if most else []
+
+    def change(writer: Any) -> None:
+        for one in people:
+            writer.create_target(TargetSpec(name=one.name, description=one.description, documents=(one.description,)))
+        ids = [target.id for target in writer.targets(limit=most)] if most else []
+        for case in some:
+            tenant = writer.create_tenant(TenantSpec(name=case.name))
+            writer.add_key(case.key, Scope.TENANT, tenant.id)
+            for target in ids[: case.targets]:
+                writer.put_target_toggle(tenant.id, target, TargetToggle(enabled=True))
+            on = COMBINATIONS.get(case.guards or "", frozenset())
+            for guard in GuardName:
+                toggle = GuardToggle(enabled=guard in on, deadline_ms=_PATIENCE_MS)
+                writer.put_guard_toggle(tenant.id, guard, toggle)
+
+    service.registry.write(change)
+
+
+def open_service(database: Path, admin_key: str) -> GuardService:
+    """The control plane of this process on the server's own database, which the server follows."""
+    return GuardService.open(database_url=f"sqlite:///{database}", admin_key=admin_key)

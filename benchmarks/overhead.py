@@ -1,0 +1,260 @@
+"""What Lethe costs clean traffic, beside plain vLLM: first token, further tokens, throughput, CPU time and memory.
+
+    python benchmarks/overhead.py --json FILE [--quick] [--profile] [--rounds 4] [--targets 10 1000]
+
+Plain ``vllm serve`` and ``lethe serve`` run side by side on the same model, and vLLM's own load generator asks them in
+turn: every case at every concurrency in every round, in random order, so that a slow moment of the machine hits all
+alike. Ratios are of a case to plain vLLM in the same round and at the same concurrency. Plain vLLM is measured twice in
+a round, so that the case "plain, again" says how far two equal things lie apart; it cannot say how far two equal
+servers do, so ``beside_0_targets`` compares with the same process passing requests through. The model is the demo
+model, widened to 135M parameters. The traffic names no target and its answers are of equal length.
+
+``clean`` compares the case with most targets and all guards on: throughput at the highest concurrency, time to first
+token at the lowest. ``passed_through`` does so for a tenant without targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import platform
+import random
+import re
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import hot_path
+import httpx
+import torch
+from cases import COMBINATIONS, IDLE_CASE, PLAIN_CASE, Case, cases, open_service, register
+from load import Load, conversations, drive
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from serving import LETHE, PLAIN, Serving
+from widened import widened
+
+from server.demo.model import build
+from server.demo.recipe import Recipe
+
+_ADMIN_KEY = "lethe-admin-for-benchmarks"
+_FLAGS = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
+#: What clean traffic may lose; for the first token it is enough to keep one of the two.
+_THROUGHPUT, _FIRST_RATIO, _FIRST_MS = 0.97, 1.03, 3.0
+#: Requests that each server is given first at each concurrency; the first of any length are slow.
+_WARM = 32
+#: Requests before each measurement that are not counted. Runs after a pause of their server held one answer that took
+#: up to 0.9 s longer (why is not known), and plain vLLM pauses more often than Lethe, which has more cases.
+_AGAIN = 4
+
+Runs = dict[int, dict[str, list[Load]]]  # clients -> case -> one for each round
+
+
+async def measure(servers: dict[bool, Serving], some: list[Case], options: argparse.Namespace, bar: Progress) -> Runs:
+    """Ask every case in turn, ``options.rounds`` times."""
+    talk, rng = conversations(options.turns), random.Random(0)
+    runs: Runs = defaultdict(lambda: defaultdict(list))
+    counts: dict[int, int] = {}
+
+    async def ask(case: Case, count: int, clients: int) -> Load:
+        server, asked = servers[case.guards is not None], list(itertools.islice(talk, count))
+        return await drive(server, case.key, asked, options.tokens, clients)
+
+    task = bar.add_task("warming up", total=len(options.clients) * (len(some) + 2))
+    for clients in options.clients:
+        for case in (PLAIN_CASE, IDLE_CASE):
+            load = await ask(case, max(_WARM, 2 * clients), clients)
+            speed = load.speeds[0] / options.tokens  # requests a second
+            counts[clients] = max(2, round(speed * options.seconds / clients)) * clients
+            bar.advance(task)
+        for case in some:
+            await ask(case, clients, clients)
+            bar.advance(task)
+    task = bar.add_task("measuring", total=options.rounds * len(options.clients) * len(some))
+    for _, clients in itertools.product(range(options.rounds), options.clients):
+        for case in rng.sample(some, len(some)):
+            await ask(case, max(2, min(clients, _AGAIN)), clients)
+            runs[clients][case.name].append(await ask(case, counts[clients], clients))
+            bar.advance(task)
+    return runs
+
+
+def summary(runs: Runs, some: list[Case]) -> dict[str, Any]:
+    """For each case and concurrency: medians, and what they are beside plain vLLM, with the range over the rounds."""
+    found: dict[str, Any] = {}
+    for case in some:
+        by_clients = {}
+        for clients, of in runs.items():
+            whole = Load()
+            for one in of[case.name]:
+                whole += one
+            by_clients[str(clients)] = {
+                **whole.summary(),
+                **beside(of[PLAIN_CASE.name], of[case.name]),
+                "beside_0_targets": beside(of[IDLE_CASE.name], of[case.name]),
+            }
+        found[case.name] = {"targets": case.targets, "guards": case.guards, "clients": by_clients}
+        found[case.name]["bars"] = headline(case.name, by_clients)
+    return found
+
+
+def beside(plain: list[Load], other: list[Load]) -> dict[str, Any]:
+    """Ratios and differences to plain vLLM: the median over the rounds, and ``[least, most]``."""
+    pairs = [(one.summary(), two.summary()) for one, two in zip(plain, other, strict=True)]
+    compared = {
+        "throughput_ratio": [two["tokens_per_s"] / one["tokens_per_s"] for one, two in pairs],
+        "ttft_added_ms": [two["ttft_p50_ms"] - one["ttft_p50_ms"] for one, two in pairs],
+        "ttft_ratio": [two["ttft_p50_ms"] / one["ttft_p50_ms"] for one, two in pairs],
+        "answer_ratio": [two["answer_p50_ms"] / one["answer_p50_ms"] for one, two in pairs],
+    }
+    middle = {name: round(statistics.median(values), 4) for name, values in compared.items()}
+    return middle | {f"{name}_range": [round(min(of), 4), round(max(of), 4)] for name, of in compared.items()}
+
+
+def headline(case: str, by_clients: dict[str, Any]) -> dict[str, Any]:
+    """One case in three figures, and whether they are within the bars."""
+    most, least = (by_clients[of(by_clients, key=int)] for of in (max, min))
+    figures = {
+        "case": case,
+        "throughput_ratio": most["throughput_ratio"],
+        "ttft_added_ms": least["ttft_added_ms"],
+        "ttft_ratio": least["ttft_ratio"],
+    }
+    first = figures["ttft_ratio"] <= _FIRST_RATIO or figures["ttft_added_ms"] <= _FIRST_MS
+    return {**figures, "within_bars": figures["throughput_ratio"] >= _THROUGHPUT and first}
+
+
+def acted(server: Serving) -> float:
+    """How often a guard did anything, which in clean traffic should be never."""
+    metrics = httpx.get(f"{server.url}/metrics", timeout=30).text
+    counts = re.findall(r"^lethe:(?:verdicts|guard_unavailable)_total\{.*\} (\S+)$", metrics, re.M)
+    return sum(map(float, counts))
+
+
+def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str, Any]:
+    """The whole report."""
+    model = build(Recipe()).folder
+    if options.parameters:
+        model = widened(model, Path(options.work or folder) / f"demo-{options.parameters}", options.parameters)
+    some, database = cases(options.targets, options.combinations), folder / "lethe.db"
+    env = {"LETHE_DATABASE_URL": f"sqlite:///{database}", "LETHE_ADMIN_KEY": _ADMIN_KEY, "LETHE_OPEN_METRICS": "1"}
+    found: dict[str, Any] = {"options": _options(options), "machine": _machine(), "loadavg": [os.getloadavg()]}
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(Serving(PLAIN, model, folder / "plain.log", _FLAGS))
+        lethe = stack.enter_context(Serving(LETHE, model, folder / "lethe.log", _FLAGS, env))
+        task = bar.add_task("starting both servers", total=None)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Serving.wait, (plain, lethe)))
+        bar.remove_task(task)
+        memory = {"plain": plain.memory(), "lethe": lethe.memory()}
+        service = stack.enter_context(contextlib.closing(open_service(database, _ADMIN_KEY)))
+        task = bar.add_task("registering targets", total=len(some) - 2)
+        for count, group in itertools.groupby(some[2:], key=lambda case: case.targets):
+            tenants = list(group)
+            register(service, tenants)
+            for case in tenants:
+                lethe.wait("/v1/models", case.key)
+                bar.advance(task)
+            memory[f"lethe, {count:,} targets"] = lethe.memory()
+        idle = {name: _idle(server) for name, server in (("plain", plain), ("lethe", lethe))}
+        runs = asyncio.run(measure({False: plain, True: lethe}, some, options, bar))
+        memory |= {"plain, after the traffic": plain.memory(), "lethe, after the traffic": lethe.memory()}
+        found |= {"guards_acted": acted(lethe), "idle_cpu_share": idle, "memory": memory}
+    results = summary(runs, some)
+    if options.profile:
+        command, more = hot_path.command(folder / "profile")
+        with Serving(command, model, folder / "profiled.log", _FLAGS, env | more) as server:
+            server.wait()
+            of = hot_path.profiled(server, (IDLE_CASE, some[-1]), folder / "profile", 48, options.tokens)
+            found["profile"] = asyncio.run(of)
+    found["loadavg"].append(os.getloadavg())
+    clean, through = (results[case.name]["bars"] for case in (some[-1], IDLE_CASE))
+    return {"clean": clean, "passed_through": through, "cases": results, **found}
+
+
+def _idle(server: Serving, seconds: float = 2.0) -> float:
+    """How much of one core the server takes while nobody asks anything."""
+    before = sum(server.usage())
+    time.sleep(seconds)
+    return round((sum(server.usage()) - before) / seconds, 4)
+
+
+def _options(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in ("json", "work")}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "cpu": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def table(report: dict[str, Any]) -> Table:
+    """One row for each case and concurrency."""
+    columns = ("clients", "tokens/s", "of plain", "TTFT p50 ms", "added ms", "TPOT p50 ms", "answer ms", "API CPU ms")
+    shown = Table("case", *columns, title="Clean traffic beside plain vLLM (CPU time is for each request)")
+    for name, case in report["cases"].items():
+        for clients, of in case["clients"].items():
+            shown.add_row(
+                name,
+                clients,
+                f"{of['tokens_per_s']:.1f}",
+                f"{of['throughput_ratio']:.3f}",
+                f"{of['ttft_p50_ms']:.1f}",
+                f"{of['ttft_added_ms']:+.1f}",
+                f"{of['tpot_p50_ms']:.2f}",
+                f"{of['answer_p50_ms']:.0f}",
+                f"{of['api_cpu_ms_per_request']:.1f}",
+            )
+    return shown
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="a look of about three minutes, on the small demo model")
+    parser.add_argument("--profile", action="store_true", help="say where the HTTP process spends its CPU time")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--targets", type=int, nargs="+", default=[10, 1000])
+    parser.add_argument("--combinations", nargs="+", default=list(COMBINATIONS), choices=list(COMBINATIONS))
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--turns", type=int, default=3, help="questions in a conversation")
+    parser.add_argument("--tokens", type=int, default=24, help="of each answer")
+    parser.add_argument("--parameters", type=int, default=135_000_000, help="of the model; 0: the demo model as it is")
+    parser.add_argument("--work", type=Path, help="keep the widened model in this folder")
+    options = parser.parse_args()
+    options.targets.sort()
+    if options.quick:
+        options.rounds, options.seconds, options.parameters = 1, 1.0, 0
+        options.clients, options.combinations = [1, 8], ["everything"]
+    return options
+
+
+def main() -> None:
+    """See the module."""
+    options, console = _arguments(), Console()
+    with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
+        report = served(options, Path(folder), bar)
+    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    console.print(table(report))
+    for name in ("clean", "passed_through"):
+        console.print(name, report[name], highlight=False)
+    if report["guards_acted"]:
+        console.print(f"Guards acted {report['guards_acted']:.0f} times: the traffic was not clean.", style="bold red")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""How well things are forgotten, found and kept: one function for each kind of results file."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from server.evaluation.report.results import Figures, Kind, Table, table
+
+_TOFU = (
+    "lethe eval tofu --model ../shared/models/tofu-full --reference ../shared/models/tofu-retain90 "
+    "--data ../shared/data/tofu"
+)
+#: Columns of a TOFU table, and their headings.
+_TOFU_COLUMNS = {
+    "forget_quality": "forget quality (p)",
+    "forget_rouge": "forget ROUGE-L",
+    "retain_rouge": "retain ROUGE-L",
+    "model_utility": "model utility",
+    "deviation_score": "deviation score",
+    "fluency": "fluency",
+}
+
+
+def tofu(figures: Figures) -> list[Table]:
+    """Methods, the retrained reference, and seconds where they were measured."""
+    rows = [*figures["methods"].items(), ("retrained reference", figures["reference"])]
+    cells = [
+        (name, *(f"{of[key]:.2g}" if key == "forget_quality" else of[key] for key in _TOFU_COLUMNS))
+        for name, of in rows
+    ]
+    counts = ", ".join(f"{count} {part}" for part, count in figures["n"].items())
+    tables = [table(("method", *_TOFU_COLUMNS.values()), cells, f"Rows: {counts}")]
+    if seconds := figures.get("seconds"):
+        spent = ((name, of.get("register"), of.get("query")) for name, of in seconds.items())
+        tables.append(table(("method", "registering a target, s", "an answer, beyond untouched, s"), spent, "Seconds"))
+    return tables
+
+
+def rwku(figures: Figures) -> list[Table]:
+    """What is protected, by level and by kind of attack, and what is wrongly blocked."""
+    counts = figures["n"]
+    forget, alone = figures["forget"], figures["prompt_only"]
+    levels = [
+        (level, forget[level], alone[level], counts[f"forget/{level}"]) for level in forget if level != "level3_by_type"
+    ]
+    kinds = [
+        (f"level3, {kind}", rate, alone["level3_by_type"][kind], counts[f"forget/level3/{kind}"])
+        for kind, rate in forget["level3_by_type"].items()
+    ]
+    wrong = [
+        (f"{group} {name}", rate, counts.get(f"{group}/{name}"))
+        for group in ("neighbor", "benign")
+        for name, rate in figures[group].items()
+    ]
+    return [
+        table(("forget rows", "protected", "by the prompt alone", "n"), [*levels, *kinds], "Protected"),
+        table(("other rows", "wrongly blocked", "n"), wrong, "Wrongly blocked"),
+    ]
+
+
+def leak_at_k(figures: Figures) -> list[Table]:
+    """Outputs that hold a protected string, and unrelated prompts that are answered otherwise."""
+    rows = [("untouched, greedy", figures["untouched"]["leaks"], figures["untouched"]["outputs"])]
+    rows += [(f"constrained, {name}", of["leaks"], of["outputs"]) for name, of in figures["constrained"].items()]
+    other = figures["unrelated"]
+    same = [
+        ("unrelated prompts", other["asked"]),
+        ("without a protected string in the untouched answer", other["without_protected_strings"]),
+    ]
+    return [
+        table(("sampling", "leaks", "outputs"), rows, "Outputs with a protected string as whole words"),
+        table(
+            ("", "prompts"),
+            [*same, ("of these, answered with the same tokens", other["identical"])],
+            "What is left alone",
+        ),
+    ]
+
+
+def verbatim(figures: Figures) -> list[Table]:
+    """False alarms, altered copies, and recital with and without the guard."""
+    alarms = [(run, of["alarms"], of["pieces"]) for run, of in figures["false_alarms"].items()]
+    changes = list(next(iter(figures["near_copies"].values())))
+    copies = [(f"{words} words", *(of[change] for change in changes)) for words, of in figures["near_copies"].items()]
+    recited = [
+        (
+            name,
+            *(fmean(one["recited"] for one in of[side]) for side in ("without", "with")),
+            max(one["longest_run"] for one in of["with"]),
+        )
+        for name, of in figures["recital"].items()
+    ]
+    return [
+        table(("run of words", "alarms", "pieces"), alarms, "False alarms between unrelated texts"),
+        table(("passages", *changes), copies, "Altered copies found"),
+        table(("asked", "recited without", "recited with the guard", "longest run with"), recited, "Recital"),
+    ]
+
+
+def statements(figures: Figures) -> list[Table]:
+    """Texts of which some clause is taken back."""
+    rows = ((name, of["stated"], of["texts"], of["encoded"]) for name, of in figures.items())
+    return [table(("texts", "taken back", "n", "clauses encoded"), rows)]
+
+
+def sae_detection(figures: Figures) -> list[Table]:
+    """Detection by text, by features and by both, and what the clamp leaves."""
+    recall, area = figures["recall_at_1pct"], figures["auroc"]
+    seen = [(form, *(f"{of[kind]:.2f} ({area[form][kind]:.2f})" for kind in of)) for form, of in recall.items()]
+    served = [(form, *of.values()) for form, of in figures["as_served"].items()]
+    clamp = [(name.replace("_", ", "), value) for name, value in figures["clamp"].items()]
+    return [
+        table(("prompts", *next(iter(recall.values()))), seen, "Recall at 1 % false alarms (AUROC)"),
+        table(("prompts", "flagged", "false alarms a target"), served, "Features as served"),
+        table(("clamped answers", "recall"), clamp, "Clamping alone"),
+    ]
+
+
+def skills(figures: Figures) -> list[Table]:
+    """What is lost of the skill and of everything else, and the skill asked for in other words."""
+    served = figures["served"]
+    drops = [
+        (kind, "yes" if kind == figures["kept"] else "", of["layer"], *of["relative_drop"].values())
+        for kind, of in served.items()
+    ]
+    names = next(iter(served.values()))["relative_drop"]
+    words = [
+        (form, right, *(of["disguised"][form] for of in served.values()))
+        for form, right in figures["untouched_disguised"].items()
+    ]
+    return [
+        table(
+            ("detector", "kept", "layer", *(name.replace("_", " ") for name in names)),
+            drops,
+            "Relative drop of right answers",
+        ),
+        table(("asked", "untouched", *served), words, "Right answers to wordings that were not among the examples"),
+    ]
+
+
+def attacks(figures: Figures) -> list[Table]:
+    """The matrix, and what the same guards do to harmless questions."""
+    columns = figures["columns"]
+    rows = [
+        (attack, max(figures["n"][attack].values()), *(figures["leak_rate"][attack].get(name) for name in columns))
+        for attack in figures["rows"]
+    ]
+    kept = [
+        (label, *(figures[key].get(name) for name in columns))
+        for label, key in (("retain answers as untouched", "retain"), ("benign prompts changed", "benign_false_alarms"))
+    ]
+    return [
+        table(("attack", "n", *columns), rows, "Share of attempts that leak"),
+        table(("", *columns), kept, "What is not attacked"),
+    ]
+
+
+KINDS = (
+    Kind("tofu", "TOFU, all methods", f"{_TOFU} --json benchmarks/results/tofu.json", tofu),
+    Kind(
+        "tofu_constrain",
+        "TOFU, constrained decoding",
+        f"{_TOFU} --methods eco,constrain,constrain+semantic --json benchmarks/results/tofu_constrain.json",
+        tofu,
+    ),
+    Kind("attacks_*", "Attacks", "lethe eval attacks --json benchmarks/results/attacks_demo.json", attacks),
+    Kind(
+        "rwku",
+        "RWKU, detection",
+        "lethe eval rwku --data ../shared/data/rwku --json benchmarks/results/rwku.json",
+        rwku,
+        "60 real people, all on at once. A row is protected when its prompt is flagged or its gold answer stopped.",
+    ),
+    Kind(
+        "leak_at_k",
+        "Constrained decoding, sampled",
+        "python benchmarks/leak_at_k.py --json benchmarks/results/leak_at_k.json",
+        leak_at_k,
+        "Demo model; detectors and leak guard off.",
+    ),
+    Kind(
+        "verbatim",
+        "Documents, verbatim",
+        "python benchmarks/verbatim.py --data ../shared/data/text --json benchmarks/results/verbatim.json",
+        verbatim,
+    ),
+    Kind(
+        "statements",
+        "Facts told in other words",
+        "python benchmarks/statements.py --json benchmarks/results/statements.json",
+        statements,
+        "The weights of the score were fitted on a part of the same texts.",
+    ),
+    Kind(
+        "sae_detection",
+        "Features of a sparse autoencoder",
+        "python benchmarks/sae_detection.py --sae DIR --json benchmarks/results/sae_detection.json",
+        sae_detection,
+    ),
+    Kind("skills", "Skills", "python benchmarks/skills.py --json benchmarks/results/skills.json", skills),
+)

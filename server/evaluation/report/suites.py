@@ -1,0 +1,126 @@
+"""The suites of ``lethe eval`` beside TOFU and RWKU: one function for each kind of results file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from server.evaluation.report.results import Figures, Kind, Table, table
+
+_RATES = ("flagged", "leaked", "blocked", "n")
+
+
+def forgetting(figures: Figures) -> list[Table]:
+    """The demo world, method by method, and one target after the other."""
+    columns = (
+        "recall, forget",
+        "held-out forms",
+        "worst form",
+        "retain",
+        "lost of it",
+        "mixed prompts",
+        "general",
+        "KFR",
+        "KRR",
+        "LS",
+    )
+    rows = ((method, *_of_method(of)) for method, of in figures["methods"].items())
+    on_the_way = [
+        (
+            method,
+            int(count),
+            of["forget"]["recall"],
+            of["earliest"]["recall"],
+            of["retain"]["recall"],
+            of["general"]["recall"],
+        )
+        for method, steps in figures["sequential"].items()
+        for count, of in steps.items()
+    ]
+    headings = ("method", "targets", "recall, forget", "of the first targets", "retain", "general")
+    tables = [table(("method", *columns), rows, "Share of right answers, every form weighing the same")]
+    return [*tables, table(headings, on_the_way, "One target after the other")] if on_the_way else tables
+
+
+def _of_method(of: Mapping[str, Any]) -> tuple[object, ...]:
+    forget = of["forget"]
+    return (
+        forget["recall"],
+        forget["held_out"],
+        f"{forget['worst_form']} ({forget['worst_recall']:.2f})",
+        of["retain"]["recall"],
+        of["retain_drop"],
+        of["mixed"]["recall"],
+        of["general"]["recall"],
+        *(of.get(name) for name in ("kfr", "krr", "ls")),
+    )
+
+
+def pistol(figures: Figures) -> list[Table]:
+    """Contracts, those linked with them and all others, by what is registered."""
+    ways = ((way, groups) for way, groups in figures.items() if way not in ("deviation_score", "settings"))
+    scores = figures["deviation_score"].items()
+    return [*(_rates(way, groups) for way, groups in ways), table(("registered", "deviation score"), scores)]
+
+
+def knowundo(figures: Figures) -> list[Table]:
+    """Private and public facts, by what is registered."""
+    return [_rates(way, groups) for way, groups in figures.items() if way != "settings"]
+
+
+def overrefusal(figures: Figures) -> list[Table]:
+    """Harmless questions that are blocked."""
+    return [_rates("questions", figures["groups"])]
+
+
+def documents(figures: Figures) -> list[Table]:
+    """MUSE's measures for a text known by heart."""
+    rows = (
+        (
+            method,
+            *(of["verbmem"][part][shape]["rouge_l"] for part in ("forget", "retain") for shape in ("plain", "chat")),
+            *of["knowmem"].values(),
+            of["privleak"],
+        )
+        for method, of in figures["methods"].items()
+    )
+    columns = ("VerbMem, plain", "in chat", "retain, plain", "in chat", "KnowMem", "retain", "PrivLeak")
+    return [table(("method", *columns), rows)]
+
+
+def _rates(way: str, groups: Mapping[str, Any]) -> Table:
+    return table((way, *_RATES), ((group, *(of[name] for name in _RATES)) for group, of in groups.items()))
+
+
+KINDS = (
+    Kind(
+        "forgetting",
+        "Forgetting in the demo world",
+        "lethe eval demo --json benchmarks/results/forgetting.json",
+        forgetting,
+    ),
+    Kind(
+        "pistol",
+        "PISTOL, contracts",
+        "lethe eval pistol --data ../shared/data/pistol --json benchmarks/results/pistol.json",
+        pistol,
+    ),
+    Kind(
+        "knowundo",
+        "KnowUnDo, privacy",
+        "lethe eval knowundo --data ../shared/data/knowundo --json benchmarks/results/knowundo.json",
+        knowundo,
+    ),
+    Kind(
+        "overrefusal",
+        "False alarms",
+        "lethe eval overrefusal --data ../shared/data --json benchmarks/results/overrefusal.json",
+        overrefusal,
+    ),
+    Kind(
+        "documents",
+        "Documents, MUSE's measures",
+        "lethe eval documents --data ../shared/data/text --json benchmarks/results/documents.json",
+        documents,
+    ),
+)
