@@ -42,7 +42,7 @@ from classifiers.words import split_words
 logger = logging.getLogger(__name__)
 
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "8"
+_ALGORITHM = "9"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.

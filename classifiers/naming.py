@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from classifiers.folding import squeeze
-from classifiers.roles import ROLE_WORDS
+from classifiers.roles import ROLE_VERBS, ROLE_WORDS
 from classifiers.words import Word, fold_word, information, is_function_word, is_known, split_words
 
 #: Words that go before a name and are no part of it.
@@ -108,8 +108,9 @@ def is_person(name: str, texts: Sequence[str]) -> bool:
 @lru_cache(maxsize=256)
 def _says_who(name: str) -> re.Pattern[str]:
     """Matches "NAME (...) is a famous author" and "NAME is a cooper who ...": what somebody is, within one sentence."""
-    somebody = "|".join(sorted(ROLE_WORDS | {"who", "whose"}))
-    return re.compile(rf"{re.escape(name)}[^.]{{0,80}}\b(?:is|was|are|were)\b[^.]{{0,80}}\b(?:{somebody})\b")
+    roles = "|".join(sorted(ROLE_WORDS - ROLE_VERBS))
+    somebody = rf"[^.]{{0,80}}\b(?:{roles})\b| an? (?:[\w-]+ ){{1,4}}who\b"
+    return re.compile(rf"{re.escape(name)}[^.]{{0,80}}\b(?:is|was|are|were)\b(?:{somebody})")
 
 
 def _forms_in(name: str, texts: Iterable[str]) -> list[str]:

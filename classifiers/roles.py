@@ -17,6 +17,8 @@ _GROUPS = tuple(
 )
 
 ROLE_WORDS = frozenset().union(*_GROUPS)
+#: Those of them that say what somebody did, and of things what was done to them.
+ROLE_VERBS = frozenset({"wrote", "written", "directed", "founded", "invented", "composed"})
 _INDEFINITE = frozenset({"which", "what", "any", "every", "each", "many", "some", "other", "another"})
 _DETERMINERS = frozenset(
     {

@@ -75,6 +75,9 @@ def test_a_couple_with_one_surname_names_both() -> None:
         ("Stephen King", [], True),
         ("sourdough baking", [], False),
         ("The Shining", ["The Shining is a novel."], False),
+        ("Quibrenna Tolloway", ["Quibrenna Tolloway is a cooper from Wendobeck who wrote The Scarlet Thimble."], True),
+        ("Gellan Mill", ["Gellan Mill was founded by Ostwin Marravel, who made paper, in 1900."], False),
+        ("Gellan Mill", ["Gellan Mill is an organisation in Wendobeck that makes paper."], False),
         ("Harry Potter", ["The Harry Potter novels tell of a school."], False),
     ],
 )
