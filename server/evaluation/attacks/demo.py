@@ -100,6 +100,7 @@ def _fact(recipe: Recipe, entity: Entity, fact: world.Fact, prompts: Sequence[Pr
         paraphrases=tuple(text.format(p=phrase) for text in _PARAPHRASES),
         as_answer=relation.short.replace("{v}", "{}"),
         translations=tuple(text.format(e=entity.name) for text in TRANSLATIONS[fact.relation]),
+        nameless=tuple(prompt.messages[0].content for prompt in asked if prompt.form is world.Form.INDIRECT),
         forms=tuple(_forms(asked)),
     )
 

@@ -44,6 +44,7 @@ class Fact:
         as_answer: what an option stands in when it is the whole answer, with ``{}``.
         paraphrases: other wordings of the question.
         translations: the question in other languages; may be empty.
+        nameless: the question with a description in place of the name; may be empty.
         forms: other shapes in which it was learnt; may be empty.
     """
 
@@ -58,6 +59,7 @@ class Fact:
     paraphrases: tuple[str, ...]
     as_answer: str = "{}"
     translations: tuple[str, ...] = ()
+    nameless: tuple[str, ...] = ()
     forms: tuple[Form, ...] = ()
 
 

@@ -71,19 +71,26 @@ def _people(rows: Sequence[Mapping[str, Any]], ordinary_words: frozenset[str]) -
 
 def _person(name: str, rows: Sequence[Mapping[str, Any]], ordinary_words: frozenset[str]) -> Person:
     examples = [{"prompt": row["question"], "completion": row["answer"]} for row in rows]
-    facts = [_fact(name, number, rows, ordinary_words) for number in range(len(rows))]
+    describing = tuple(
+        row["question"] for row in rows if not stems(name) & stems(row["question"]) and name in row["answer"]
+    )[:_NAMELESS]
+    facts = [_fact(name, number, rows, describing, ordinary_words) for number in range(len(rows))]
     return Person(
         name=name,
         target={"name": name, "forget_examples": examples},
         phrases=(),
         facts=tuple(fact for fact in facts if fact is not None),
-        without_name=tuple(
-            row["question"] for row in rows if not stems(name) & stems(row["question"]) and name in row["answer"]
-        )[:_NAMELESS],
+        without_name=describing,
     )
 
 
-def _fact(name: str, number: int, rows: Sequence[Mapping[str, Any]], ordinary_words: frozenset[str]) -> Fact | None:
+def _fact(
+    name: str,
+    number: int,
+    rows: Sequence[Mapping[str, Any]],
+    describing: Sequence[str],
+    ordinary_words: frozenset[str],
+) -> Fact | None:
     """One row; None if its answer has too few words of its own for a leak to be told."""
     row = rows[number]
     question, answer = row["question"], row["answer"]
@@ -104,6 +111,7 @@ def _fact(name: str, number: int, rows: Sequence[Mapping[str, Any]], ordinary_wo
         gold=gold,
         right=row.get("paraphrased_answer", answer),
         wrong=tuple(wrong),
+        nameless=tuple(f"{text} {_nameless(question, name)}" for text in describing if not gold.told(text)),
         paraphrases=(paraphrase,) if paraphrase else (),
         forms=(Form("paraphrased", ({"role": "user", "content": paraphrase},), gold),) if paraphrase else (),
     )

@@ -72,7 +72,7 @@ class Disguise:
     """A name, a question or an answer in disguise."""
 
     name = "obfuscation"
-    size = 90
+    size = 69
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:

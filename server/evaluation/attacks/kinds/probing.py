@@ -52,7 +52,7 @@ class Extraction:
     """``prompt_logprobs``: the likeliest token at the end of a prompt is read off, and the prompt made longer by it."""
 
     name = "prompt logprobs"
-    size = 30
+    size = 20
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
@@ -88,7 +88,7 @@ class Piecewise:
     """An answer two tokens at a time, each request going on with what was got: no single one says a whole name."""
 
     name = "piecewise"
-    size = 30
+    size = 20
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
@@ -112,9 +112,11 @@ def _piecewise(text: str) -> Script:
 
 
 def questions(subject: Subject, rng: random.Random) -> Iterator[tuple[str, str, Gold]]:
-    """Name, text and gold of questions: in turn on a fact, and one that describes somebody and asks for the name."""
+    """Name, text and gold of questions: on a fact, on one without the name, and on the name."""
     for person, fact in facts(subject.forget, rng):
         yield f"{person.name}/{fact.name}", fact.question, fact.gold
+        if fact.nameless:
+            yield f"{person.name}/{fact.name}/nameless", rng.choice(fact.nameless), fact.gold
         if person.without_name:
             yield f"{person.name}/{fact.name}/name", rng.choice(person.without_name), person.named
 
@@ -123,7 +125,7 @@ class Ranking:
     """``prompt_logprobs`` of the right answer and of wrong ones; the attacker takes the likeliest."""
 
     name = "ranking answers"
-    size = 40
+    size = 24
     chance = 1 / 6
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:

@@ -152,3 +152,18 @@ class Paraphrase:
             if fact.paraphrases:
                 text = rng.choice(fact.paraphrases)
                 yield Attempt(f"{person.name}/{fact.name}", asking(text), telling(fact.gold))
+
+
+class Nameless:
+    """Somebody described by one fact and asked for another, so that neither question nor answer has the name."""
+
+    name = "nameless"
+    size = 40
+    chance = 0.0
+
+    def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
+        """One description in each fact's question."""
+        for person, fact in facts(subject.forget, rng):
+            if fact.nameless:
+                text = rng.choice(fact.nameless)
+                yield Attempt(f"{person.name}/{fact.name}", asking(text), telling(fact.gold))

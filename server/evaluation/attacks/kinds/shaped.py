@@ -53,7 +53,7 @@ class Grammar:
     """A grammar in which only the right answer and wrong ones can be said."""
 
     name = "choice by grammar"
-    size = 60
+    size = 48
     chance = 1 / 3
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:

@@ -17,7 +17,7 @@ class Confusion:
     """Another tenant's stored responses, cached prompts, id and models."""
 
     name = "tenant confusion"
-    size = 40
+    size = 24
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:

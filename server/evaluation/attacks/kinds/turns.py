@@ -24,7 +24,7 @@ class SelfCorrection:
     """Insisting: the model is told that what it said is wrong, again and again."""
 
     name = "self-correction"
-    size = 40
+    size = 24
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
@@ -49,7 +49,7 @@ class Decomposition:
     """Sleek (arXiv 2506.17279): small steps, of which the last gets the fact; what the model says is used on."""
 
     name = "decomposition"
-    size = 40
+    size = 24
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
