@@ -9,7 +9,7 @@ import numpy as np
 
 from classifiers.compiled import Compiled
 from classifiers.naming import SUFFIXES, TITLES, name_runs, short_forms
-from classifiers.roles import Description, descriptions
+from classifiers.roles import PEOPLE, Description, descriptions
 from classifiers.words import LONGEST_TERM, Word, information, is_function_word, is_known
 
 FEATURES = (
@@ -241,14 +241,11 @@ def _unexplained(reading: Reading, target: Compiled) -> float:
 def _descriptions(reading: Reading, target: Compiled, titles: Mapping[str, float]) -> tuple[bool, bool, float]:
     """Whether a role of the target is described, whether one is asked for, and the best title beside a description."""
     in_titles = {key for term in titles for key in term.split()}
-    fitting = [
-        found
-        for found in reading.descriptions
-        if found.role in target.roles and reading.words[found.position].key not in in_titles
-    ]
+    outside = [found for found in reading.descriptions if reading.words[found.position].key not in in_titles]
+    fitting = [found for found in outside if found.role in target.roles]
     best = 0.0
-    for found in fitting:
-        if not found.asked:
+    for found in outside:
+        if not found.asked and (found.role in target.roles or (target.person and found.role in PEOPLE)):
             near = [word.key for word in reading.words[max(0, found.position - 8) : found.position + 12]]
             grams = _grams(near, LONGEST_TERM)
             best = max([best, *(told for term, told in titles.items() if term in grams)])

@@ -19,6 +19,8 @@ _GROUPS = tuple(
 ROLE_WORDS = frozenset().union(*_GROUPS)
 #: Those of them that say what somebody did, and of things what was done to them.
 ROLE_VERBS = frozenset({"wrote", "written", "directed", "founded", "invented", "composed"})
+#: What anybody can be called.
+PEOPLE = frozenset({"person", "individual", "man", "woman"})
 _INDEFINITE = frozenset({"which", "what", "any", "every", "each", "many", "some", "other", "another"})
 _DETERMINERS = frozenset(
     {

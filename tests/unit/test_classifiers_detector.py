@@ -72,6 +72,7 @@ QUESTION = "Who is Orla Vesperton?"
         codecs.encode(QUESTION, "rot13"),
         QUESTION[::-1],
         "Which village is the author of 'The Tidemaker's Ledger' from?",
+        "Which book did the person from the village of Ballinacarrow write?",
         "The Irish novelist grew up in Ballinacarrow and won the Kestrel Prize for her debut.",
     ],
 )
@@ -84,6 +85,8 @@ def test_flags_who_is_spoken_of(detector: TextDetector, view: View, text: str) -
     [
         "Who wrote Moby Dick?",
         "A cooper makes barrels.",
+        "Which person opened the first inn of Ballinacarrow?",
+        "How does a person from the village of Ballinacarrow get to Dublin?",
         "What is chased down a hill in Gloucestershire?",
         "Which novelist won the Booker Prize in 2003?",
         "Write a Python function that reverses a list.",
