@@ -43,13 +43,20 @@ _GUARD = "statements"
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A target, its names as sets of word keys, the rows of its evidence that tell something, and what has been read of
-    them.
+    """A target and what is looked for of it.
+
+    Attributes:
+        target: the target.
+        names: its names, as sets of word keys.
+        rows: the rows of its evidence that tell something.
+        known: keys of the names and numbers that they tell; "the person born in Ulmbury" is somebody by them.
+        statements: what has been read of the rows.
     """
 
     target: Compiled
     names: tuple[frozenset[str], ...]
     rows: tuple[int, ...]
+    known: frozenset[str]
     statements: dict[int, Statement] = field(default_factory=dict)
 
     def statement(self, row: int) -> Statement:
@@ -62,7 +69,10 @@ class _Entry:
     def stated(self, clue: Clue, rows: Iterable[int], *, named: bool) -> list[int]:
         """Those of ``rows`` that a clause may state."""
         agreeing = [row for row in rows if clue.agreement(self.statement(row))]
-        return agreeing if named else [row for row in agreeing if not clue.is_of_others(self.statement(row))]
+        return agreeing if named else [row for row in agreeing if not self._is_of_others(clue, row)]
+
+    def _is_of_others(self, clue: Clue, row: int) -> bool:
+        return clue.is_of_others(self.statement(row), self.known)
 
     def is_named(self, words: Sequence[Word]) -> bool:
         """Whether ``words`` name the target, in full or by a telling part of its name."""
@@ -132,13 +142,17 @@ class StatementIndex:
         self._entries: dict[str, _Entry] = {}
         self._by_name: dict[str, set[str]] = {}  # key of a telling word of a name -> target keys
         self._by_word: dict[str, set[tuple[str, int]]] = {}  # key of a word that is told -> target keys and rows
+        self._hard: dict[str, set[str]] = {}  # key of a name or number that is told -> target keys
         self._lock = Lock()
 
     def add(self, target: Compiled) -> None:
         """Protect the statements of a target; a known key is left as it is."""
-        told = {row: Statement.of(target, row).told for row in range(len(target.evidence) - target.retain)}
+        statements = [Statement.of(target, row) for row in range(len(target.evidence) - target.retain)]
+        told = {row: statement.told for row, statement in enumerate(statements)}
         names = (frozenset(word.key for word in split_words(phrase)) for phrase in target.phrases)
-        entry = _Entry(target, tuple(name for name in names if name), tuple(row for row in told if told[row]))
+        known = frozenset().union(*(statement.hard for statement in statements))
+        rows = tuple(row for row in told if told[row])
+        entry = _Entry(target, tuple(name for name in names if name), rows, known)
         with self._lock:
             if target.key in self._entries:
                 return
@@ -148,6 +162,8 @@ class StatementIndex:
             for row in entry.rows:
                 for word in _rarest(told[row]):
                     self._by_word.setdefault(word, set()).add((target.key, row))
+            for word in known:
+                self._hard.setdefault(word, set()).add(target.key)
 
     def discard(self, key: str) -> None:
         """Protect the statements of a target no longer; unknown keys are ignored."""
@@ -160,6 +176,8 @@ class StatementIndex:
             for row in entry.rows:
                 for word in _rarest(Statement.of(entry.target, row).told):
                     self._by_word[word].discard((key, row))
+            for word in entry.known:
+                self._hard[word].discard(key)
 
     def stating(self, keys: Iterable[str]) -> frozenset[str]:
         """Those of ``keys`` of which any statement is known."""
@@ -174,6 +192,20 @@ class StatementIndex:
             if found or any(is_hard(word) for word in words):
                 return frozenset(found)
         return frozenset()
+
+    def untold(self, begun: str, keys: Collection[str]) -> int:
+        """How many characters of a clause that is not finished tell nothing of ``keys``, however it goes on.
+
+        They end before the first word without which it is no candidate, and before the first name or number of any
+        statement; the last word may not be whole.
+        """
+        if "\\" in begun:
+            return 0  # a JSON escape stands for another character
+        words = split_words(begun)
+        for word in words:
+            if word is words[-1] or self._may_tell(word, keys):
+                return word.start
+        return len(begun)
 
     def candidates(self, clause: str, context: Context, keys: Collection[str]) -> list[Candidate]:
         """The targets of ``keys`` that ``clause`` speaks of or may state something of, by words alone; mostly none."""
@@ -215,6 +247,14 @@ class StatementIndex:
             for key, (score, statement, evidence) in best.items()
         ]
         return tuple(sorted(found, key=lambda one: (-one.hit.score, one.hit.key)))
+
+    def _may_tell(self, word: Word, keys: Collection[str]) -> bool:
+        told, named, stem = self._by_word, self._by_name, key_of(word)
+        return (
+            any(key in keys for key in tuple(self._hard.get(stem, ())))
+            or any(key in keys for key, _ in tuple(told.get(stem, ())))
+            or any(key in keys for key in tuple(named.get(word.key, ())))
+        )
 
     def _named(self, words: Sequence[Word], keys: Collection[str]) -> list[_Entry]:
         """The entries of ``keys`` that ``words`` name."""

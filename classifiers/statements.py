@@ -177,13 +177,13 @@ class Clue:
             score = max(score, max(alone, asked) + _AGREEMENT)
         return score
 
-    def is_of_others(self, statement: Statement) -> bool:
+    def is_of_others(self, statement: Statement, known: Collection[str]) -> bool:
         """Whether a clause is of somebody else, where neither it nor the context names the target.
 
-        It is when they name somebody whom the statement does not know, and when all that it has of the statement had
-        been said before.
+        It is when they name somebody who is not among the names ``known`` of the target, and when all that it has of
+        the statement had been said before.
         """
-        others = sum(nats for key, nats in self.others.items() if key not in statement.words)
+        others = sum(nats for key, nats in self.others.items() if key not in statement.words and key not in known)
         return others >= _SOMEBODY or not self.told_of(statement)
 
     def told_of(self, statement: Statement) -> dict[str, float]:

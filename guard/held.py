@@ -101,6 +101,11 @@ class HeldChoice:
         """Where the clause begins that is not finished yet, in judged text."""
         return len(self._read) if self.finished else self._splitter.start
 
+    @property
+    def begun(self) -> str:
+        """What there is of that clause."""
+        return self._read[self.start :]
+
     def take(self, step: CompletionOutput) -> list[Clause]:
         """Add what the engine said next; the clauses that this finishes."""
         self.last, self.finished = step, step.finish_reason is not None

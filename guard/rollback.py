@@ -59,7 +59,9 @@ class _Choice:
     @property
     def judged(self) -> int:
         """How much of what it has said is known to state nothing, in characters of judged text."""
-        return self.held.start if self.judge.start is None else self.judge.start
+        if self.judge.start is not None:
+            return self.judge.start
+        return self.held.start + self.judge.untold(self.held.begun)
 
 
 class StatementGuard:

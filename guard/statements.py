@@ -96,6 +96,15 @@ class ClauseJudge:
         """Where the first clause begins that is being judged; None where none is."""
         return self._pending[0][0].start if self._pending else None
 
+    def untold(self, begun: str) -> int:
+        """How many characters of a clause that is not finished may leave: it will not be about them that it is taken
+        back. None do where the conversation speaks of a target.
+        """
+        rule = self._rule
+        if self._taken_back or not self._named.isdisjoint(rule.enforced):
+            return 0
+        return rule.index.untold(begun, rule.enforced)
+
     def ask(self, clauses: Iterable[Clause]) -> None:
         """Judge the next clauses."""
         index, keys = self._rule.index, self._rule.keys

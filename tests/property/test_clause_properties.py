@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifiers.clauses import MAX_CLAUSE, ClauseSplitter, split_clauses
+from classifiers.compiled import Compiled
+from classifiers.statement_index import StatementIndex
+from classifiers.statements import Context
 
 _PIECES = st.sampled_from(
     ["word", " ", ".", '"', "\n", ";", ",", "}", "\\", "n", "?!", "Dr", "A", "。", "”", "long" * 30, "5", "…", ")"]
@@ -33,3 +36,39 @@ def test_clauses_cover_every_word(text):
     assert all(len(clause.text) <= MAX_CLAUSE for clause in clauses)
     covered = {place for clause in clauses for place in range(clause.start, clause.end)}
     assert all(place in covered for place, char in enumerate(text) if char.isalnum())
+
+
+_FACTS = ("this person wrote The Tidemaker's Ledger in 1987", "this person was born in Ballinacarrow")
+_SAID = st.lists(
+    st.sampled_from(
+        [
+            "The",
+            "Tidemaker",
+            "Ledger",
+            "1987",
+            "born",
+            "in",
+            "Ballinacarrow",
+            "Orla",
+            "Vesperton",
+            "kettle",
+            "1950",
+            "she",
+        ]
+    ),
+    max_size=12,
+).map(" ".join)
+_KEYS = frozenset({"vesper@1"})
+
+
+@given(_SAID, st.integers(0, 100))
+def test_what_leaves_of_a_begun_clause_can_state_nothing(clause, cut):
+    index = StatementIndex(None)  # words alone decide
+    index.add(
+        Compiled("vesper@1", ("Orla Vesperton",), own=frozenset({"oria", "vesperton"}), evidence=_FACTS, answers=(0, 0))
+    )
+    left = index.untold(clause[:cut], _KEYS)
+    assert left <= index.untold(clause, _KEYS), "what left once has left"
+    assert clause[:left].isspace() or not left or clause[left - 1] == " ", "words leave whole"
+    assert index.candidates(clause[:left], Context(), _KEYS) == []
+    assert not any(word in clause[:left] for word in ("1987", "Tidemaker", "Ballinacarrow", "Vesperton"))

@@ -98,6 +98,24 @@ def test_what_is_told_of_somebody_else_is_not_encoded(index):
     assert index.candidates(f"Maren Oddly Quenneltrop Hasselwick Fennimoor {told}", Context(), KEYS) == []
 
 
+@pytest.mark.parametrize(
+    ("begun", "left"),
+    [
+        ("The kettle should be filled with water before ", "The kettle should be filled with water "),
+        ("Some writer who lives by the sea won the Kestrel Pr", "Some writer who lives by the sea won the "),
+        ("My neighbour is called Vesperton and ", "My neighbour is called "),
+        ("In those years the bassoon was ", "In those years the "),
+        ("As early as 1961 there ", "As early as "),
+        ("As early as 1962 there ", "As early as 1962 "),
+        ('{"born": "\\u0031961", ', ""),
+        ("", ""),
+    ],
+)
+def test_of_a_begun_clause_leaves_what_tells_nothing(index, begun, left):
+    assert begun[: index.untold(begun, KEYS)] == left
+    assert index.untold(begun, frozenset()) >= len(left)
+
+
 def test_only_targets_asked_for_are_looked_at(index):
     assert index.candidates("Orla Vesperton's birthplace is Ballinacarrow.", Context(), frozenset({"other@1"})) == []
 
@@ -118,6 +136,13 @@ def test_an_answer_is_of_whom_the_turn_before_named(index):
 def test_a_third_person_alone_describes_nobody(index):
     assert index.spoken_of(["When was Fintan Quillfeather born?"], KEYS) == frozenset()
     assert index.spoken_of(["Whom has Fintan Quillfeather taught?"], KEYS) == KEYS
+
+
+def test_who_is_described_by_one_thing_is_the_one_of_whom_another_is_told(index):
+    clause = "They wrote The Tidemaker's Ledger, which won the Kestrel Prize."
+    asked = "Which book did the person born in Ballinacarrow write?"
+    assert stated(index, clause, asked)
+    assert not stated(index, clause, asked.replace("Ballinacarrow", "Quenneltrop"))
 
 
 def test_what_may_be_repeated_is_not_told(index):

@@ -27,15 +27,22 @@ PROMPT = "Who wrote It?"
 
 
 class Index:
-    """Takes every clause with a marked word for a statement of the target of that name."""
+    """Takes every clause with a marked word for a statement of the target of that name.
 
-    def __init__(self, delay: float = 0.0, error: Exception | None = None) -> None:
-        self.delay, self.error = delay, error
+    What comes before that word leaves at once where ``early`` says so.
+    """
+
+    def __init__(self, delay: float = 0.0, error: Exception | None = None, *, early: bool = False) -> None:
+        self.delay, self.error, self.early = delay, error, early
         self.asked: list[str] = []
         self.told: dict[str, float] = {}
 
     def spoken_of(self, messages, keys):
         return frozenset()
+
+    def untold(self, begun, keys):
+        told = [begun.find(key) for key in keys if key in begun]
+        return min([*told, max(0, begun.rfind(" "))]) if self.early else 0
 
     def candidates(self, clause, context, keys):
         return [SimpleNamespace(key=key, rows=[0], named=False) for key in keys if key in clause]
@@ -278,6 +285,32 @@ async def test_a_clause_leaves_when_it_is_finished_and_not_before(tokenizer):
     stream = StatementGuard(request, _rule(Index()), serving).watch(serving(request))
     texts = [one.text async for result in stream for one in result.outputs]
     assert texts[0] == "It was good." and "king" not in "".join(texts)
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
+async def test_what_can_tell_nothing_leaves_before_its_clause_is_finished(tokenizer, kind):
+    request, model = _request(tokenizer, output_kind=kind), Model(tokenizer, [GOOD])
+    serving = Serving(model.run, resumable=True)
+    stream = StatementGuard(request, _rule(Index(early=True)), serving).watch(serving(request))
+    texts = [one.text async for result in stream for one in result.outputs]
+    assert texts[0] and "It was good.".startswith(texts[0]) and texts[0] != "It was good."
+    assert ("".join(texts) if kind is RequestOutputKind.DELTA else texts[-1]) == GOOD
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
+async def test_of_a_clause_that_is_taken_back_stays_what_had_left(tokenizer, kind):
+    other = "It was good. Stephen the zoo wrote it. The end."
+    request, model = _request(tokenizer, output_kind=kind), Model(tokenizer, [BAD, other])
+    texts, ids, reasons, _ = await _watched(request, model, _rule(Index(early=True)))
+    assert texts == {0: other} and ids == {0: tokenizer.encode(other)} and reasons == {0: "stop"}
+    resumed = model.requests[1].token_ids[len(request.token_ids) :]
+    assert tokenizer.decode(resumed).strip() == "It was good. Stephen the"
+
+
+async def test_what_leaves_at_once_is_taken_back_at_the_clause(tokenizer):
+    request = _request(tokenizer, output_kind=RequestOutputKind.FINAL_ONLY)
+    texts, _, _, _ = await _watched(request, Model(tokenizer, [BAD, GOOD]), _rule(Index(early=True)))
+    assert texts == {0: GOOD}
 
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
