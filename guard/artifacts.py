@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load, save
 
 from guard.store import Store
+from guard.store.jobs import JobQueue
 from guard.types import ForgetTarget
 
 
@@ -87,6 +88,10 @@ class Artifacts:
     def model(self) -> str:
         """Fingerprint of the served model."""
         return self._model
+
+    def queue(self) -> JobQueue:
+        """The jobs that fit artifacts of this model."""
+        return JobQueue(self._store, self._model)
 
     def still_hold(self, looked: float, seconds: float) -> bool:
         """Whether what was looked up at ``looked`` (of ``time.monotonic``) need not be looked up again.

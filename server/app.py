@@ -68,15 +68,16 @@ async def build(
     """The application: authentication, the routes of :data:`SERVED`, the admin API, health and metrics."""
     tasks = await engine.get_supported_tasks()
     guarded = GuardedEngine(engine, service, autoencoder)
+    fitting = _fitting(guarded)
     app = build_app(args, tasks, engine.model_config)
     app.router.routes[:] = [route for route in app.router.routes if _path(route) in SERVED]
-    app.title, app.state.guard = "Lethe", service
+    app.title, app.state.guard, app.state.fitting = "Lethe", service, fitting
     app.include_router(
         build_router(
             service,
             max_body_bytes=int(settings.max_admin_body_mb * 2**20),
             require_if_match=settings.require_if_match,
-            fitting=_fitting(guarded),
+            fitting=fitting,
         )
     )
     app.include_router(build_health_router(guarded, service))
@@ -87,6 +88,8 @@ async def build(
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(guarded, app.state, args, tasks)
     _separate_stored_responses(app.state)
+    if fitting is not None:
+        fitting.compiler.start()
     return app
 
 
@@ -142,6 +145,8 @@ async def run(args: Namespace, settings: Settings) -> None:
                 h11_max_header_count=args.h11_max_header_count,
                 **({"log_config": log_config} if log_config is not None else {}),
             )
+            if app.state.fitting is not None:  # while the engine lives, or jobs would fail instead of going on later
+                await app.state.fitting.compiler.close()
         await shutdown
     finally:
         sock.close()

@@ -34,7 +34,7 @@ def build_compiler(means: Means) -> Compiler | None:
         fits["features"] = ground.with_grounds(FeaturesFit(means.probe, means.autoencoder))
     fits[SKILL] = SkillFit(means.probe).fit
     fits[AUTO] = ground.with_grounds(AutoFit(means, means.probe))
-    return Compiler(means.artifacts, fits)
+    return Compiler(means.artifacts, fits, means.artifacts.queue())
 
 
 class _Ground:

@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from vllm.v1.engine.exceptions import EngineDeadError
+
 from guard.artifacts import Artifact, Artifacts
 from guard.compile.skills import check
 from guard.features import SKILL
 from guard.policy import AUTO
+from guard.store.jobs import HELD, JobQueue, QueuedJob
 from guard.types import ForgetTarget, TargetKind
 
 logger = logging.getLogger(__name__)
@@ -70,15 +73,24 @@ class Job:
 
 
 class Compiler:
-    """Runs jobs one after the other. Use it from one event loop."""
+    """Runs jobs one after the other. Use it from one event loop.
 
-    def __init__(self, artifacts: Artifacts, fits: Mapping[str, Fit]) -> None:
+    Args:
+        artifacts: where they put what they fitted.
+        fits: what can be fitted, by intervention.
+        queue: keeps jobs beyond the life of this process, if anything does.
+    """
+
+    def __init__(self, artifacts: Artifacts, fits: Mapping[str, Fit], queue: JobQueue | None = None) -> None:
         self._artifacts = artifacts
         self._fits = fits
+        self._queue = queue
+        self._keeper: asyncio.Task[None] | None = None
         self._jobs: dict[str, Job] = {}
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._running: tuple[Job, asyncio.Task[None]] | None = None
+        self._closing = False
 
     @property
     def interventions(self) -> tuple[str, ...]:
@@ -90,7 +102,12 @@ class Compiler:
         is_skill = target.spec.kind is TargetKind.SKILL
         return tuple(name for name in self._fits if (name == SKILL) is is_skill)
 
-    def submit(self, target: ForgetTarget, interventions: Sequence[str], *, again: bool = False) -> Job:
+    def start(self) -> None:
+        """Go on with jobs that a process left behind that has ended, now and whenever there are any."""
+        if self._keeper is None and self._queue is not None:
+            self._keeper = asyncio.create_task(self._keep(self._queue), name="lethe-compile-queue")
+
+    async def submit(self, target: ForgetTarget, interventions: Sequence[str], *, again: bool = False) -> Job:
         """Queue a job; the same one again while it has not ended is the same job.
 
         Raises:
@@ -106,12 +123,15 @@ class Compiler:
             if job.target.key == target.key and job.interventions == wanted and not job.state.ended:
                 return job
         job = Job(f"job_{secrets.token_hex(8)}", target, wanted, again)
-        self._jobs[job.id] = job
-        for old in [old for old in self._jobs.values() if old.state.ended][:-_REMEMBERED]:
-            del self._jobs[old.id]
-        self._waiting.put_nowait(job)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name="lethe-compiler")
+        self._remember(job)
+        if self._queue is not None:
+            try:
+                await asyncio.to_thread(self._queue.put, QueuedJob(job.id, target, wanted, again))
+            except BaseException:
+                del self._jobs[job.id]
+                raise
+            self.start()
+        self._enqueue(job)
         return job
 
     def job(self, job_id: str) -> Job:
@@ -126,7 +146,7 @@ class Compiler:
         """All that are remembered, oldest first."""
         return list(self._jobs.values())
 
-    def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str) -> Job:
         """End a job that has not ended; what it fitted so far stays.
 
         Raises:
@@ -135,6 +155,7 @@ class Compiler:
         job = self._jobs[job_id]
         if job.state is JobState.QUEUED:
             _change(job, state=JobState.CANCELLED)
+            await self._forget(job)
         elif self._running is not None and self._running[0] is job:
             self._running[1].cancel()
         return job
@@ -154,10 +175,45 @@ class Compiler:
             await changed.wait()
 
     async def close(self) -> None:
-        """Stop working; queued jobs are forgotten, but what was fitted is kept."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+        """Stop working. What was fitted is kept, and jobs that have not ended are left to whoever starts next."""
+        self._closing = True
+        tasks = [task for task in (self._keeper, self._worker) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._queue is not None:
+            await asyncio.to_thread(self._queue.release)
+
+    def _remember(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        for old in [old for old in self._jobs.values() if old.state.ended][:-_REMEMBERED]:
+            del self._jobs[old.id]
+
+    def _enqueue(self, job: Job) -> None:
+        self._waiting.put_nowait(job)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="lethe-compiler")
+
+    async def _keep(self, queue: JobQueue) -> None:
+        while True:
+            try:
+                if any(not job.state.ended for job in self._jobs.values()):
+                    await asyncio.to_thread(queue.hold)
+                for left in await asyncio.to_thread(queue.adopt, self._fits):
+                    job = Job(left.id, left.target, left.interventions, left.again, fitted=left.fitted)
+                    self._remember(job)
+                    self._enqueue(job)
+            except Exception:  # the database is away: later, then
+                logger.exception("The queue of compile jobs could not be read")
+            await asyncio.sleep(HELD.total_seconds() / 3)
+
+    async def _forget(self, job: Job) -> None:
+        """A job has ended: nobody need take it up again."""
+        if self._queue is not None and not self._closing:
+            try:
+                await asyncio.to_thread(self._queue.end, job.id)
+            except Exception:
+                logger.exception("The end of a compile job could not be noted; it will be looked at again")
 
     async def _work(self) -> None:
         while True:
@@ -183,11 +239,15 @@ class Compiler:
                 def progress(stage: str, share: float, number: int = number, name: str = name) -> None:
                     _change(job, stage=f"{name}: {stage}", share=(number + share) / len(job.interventions))
 
+                if name in job.fitted:
+                    continue
                 # A choice is made again: more may have been fitted since.
                 if job.again or name == AUTO or await self._artifacts.get(job.target, name) is None:
                     artifact = await self._fits[name](job.target, progress)
                     await self._artifacts.put(job.target, artifact)
                 _change(job, fitted=(*job.fitted, name), share=(number + 1) / len(job.interventions))
+                if self._queue is not None:
+                    await asyncio.to_thread(self._queue.fitted, job.id, job.fitted)
             _change(job, state=JobState.DONE, stage="", seconds=time.monotonic() - began)
         except asyncio.CancelledError:
             _change(job, state=JobState.CANCELLED, seconds=time.monotonic() - began)
@@ -196,6 +256,9 @@ class Compiler:
             _change(
                 job, state=JobState.FAILED, error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - began
             )
+            if isinstance(error, EngineDeadError):
+                return  # no failure of the job: another process goes on with it
+        await self._forget(job)
 
 
 def _change(job: Job, **values: object) -> None:

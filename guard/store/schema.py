@@ -135,6 +135,22 @@ compiled = sa.Table(
     sa.Column("blob", sa.LargeBinary, nullable=False),
 )
 
+# Jobs that have not ended. Who runs one holds it for a while and holds it anew as long as it lives.
+compile_jobs = sa.Table(
+    "compile_jobs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    _owner("target_id", "targets"),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("interventions", sa.Text, nullable=False),
+    sa.Column("again", sa.Boolean, nullable=False),
+    sa.Column("fitted", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("held_until", UtcDateTime, nullable=False),
+)
+sa.Index("ix_compile_jobs_target_id", compile_jobs.c.target_id)
+
 # The audit names tenants, targets and keys without foreign keys: it must outlive them.
 audit = sa.Table(
     "audit",

@@ -98,14 +98,14 @@ def build(context: AdminContext, fitting: Fitting | None) -> APIRouter:
         """Start a job in the background, or find the same one that has not ended.
 
         It fits through the serving engine at low priority. What was fitted before is kept unless `again` is set, so a
-        job that was broken off, or a restart, costs only what is missing.
+        job that was broken off costs only what is missing. After a restart, jobs go on by themselves.
         """
         compiler = there().compiler
         wanted = request or CompileRequest()
         target = await context.read(lambda reader: reader.target(target_id))
         names = compiler.suited(target) if wanted.interventions is None else wanted.interventions
         try:
-            return JobOut.of(compiler.submit(target, names, again=wanted.again))
+            return JobOut.of(await compiler.submit(target, names, again=wanted.again))
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid_value", param="interventions") from None
 
@@ -125,7 +125,7 @@ def build(context: AdminContext, fitting: Fitting | None) -> APIRouter:
 
     @router.get("/compile/jobs", summary="List compile jobs")
     async def list_jobs() -> Page[JobOut]:
-        """The jobs of this process since its start, oldest first; ended ones are forgotten in time."""
+        """The jobs of this process, and those that one before it left; ended ones are forgotten in time."""
         return Page(data=[JobOut.of(job) for job in there().compiler.jobs()])
 
     @router.get("/compile/jobs/{job_id}", summary="Show a compile job")
@@ -136,7 +136,7 @@ def build(context: AdminContext, fitting: Fitting | None) -> APIRouter:
     @router.delete("/compile/jobs/{job_id}", summary="Cancel a compile job")
     async def cancel_job(job_id: JobId) -> JobOut:
         """End a job; what it fitted so far stays. One that has ended stays as it is."""
-        return JobOut.of(there().compiler.cancel(job_of(job_id).id))
+        return JobOut.of(await there().compiler.cancel(job_of(job_id).id))
 
     @router.get(
         "/compile/jobs/{job_id}/events",

@@ -46,7 +46,11 @@ def lethe(server):
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
-        return json.loads(done.stdout) if status == 0 and "--json" in arguments else done.stderr
+        if status != 0 or "--json" not in arguments:
+            return done.stderr
+        if arguments[0] == "audit":  # a line for each entry
+            return [json.loads(line) for line in done.stdout.splitlines()]
+        return json.loads(done.stdout)
 
     return run
 
@@ -77,9 +81,16 @@ def test_from_the_command_line_through_kill_to_restart(server, lethe, ask, perso
     lethe("target", "enable", person.name, "--tenant", "acme")
     refused = ask(key)
     assert book not in refused and book in ask(other)
+    (target,) = (one["id"] for one in lethe("target", "list", "--json"))
+    admin = httpx.Client(base_url=f"{server.url}/v1/guard", headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+    job = admin.post(f"/targets/{target}/compile", json={"interventions": ["eco", "lunar"]}).json()["id"]
     server.kill()
     server.start()
     assert ask(key) == refused and book in ask(other)
+    deadline = time.monotonic() + 120
+    while (state := admin.get(f"/compile/jobs/{job}").json().get("state")) != "done":
+        assert time.monotonic() < deadline and state in (None, "queued", "running")
+        time.sleep(0.5)
     lethe("target", "disable", person.name, "--tenant", "acme")
     assert book in ask(key)
     lethe("target", "enable", person.name, "--tenant", "acme")

@@ -196,7 +196,7 @@ async def test_fitted_features_find_questions_that_they_were_not_fitted_on(guard
     person = [entity for entity in recipe.world.forget if entity.kind == PERSON][3]
     target = service.registry.write(lambda writer: writer.create_target(TargetSpec(name=person.name)))
     compiler = build_compiler(replace(guarded.means, autoencoder=autoencoder))
-    async for job in compiler.follow(compiler.submit(target, ["features"]).id):
+    async for job in compiler.follow((await compiler.submit(target, ["features"])).id):
         last = job
     await compiler.close()
     assert last.state is JobState.DONE, last.error

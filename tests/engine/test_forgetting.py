@@ -31,7 +31,7 @@ async def compiled(guarded: GuardedEngine, service, person):
     """The person registered by name alone and compiled for every intervention."""
     target = service.registry.write(lambda writer: writer.create_target(TargetSpec(name=person.name)))
     compiler = build_compiler(guarded.means)
-    job = compiler.submit(target, compiler.suited(target))
+    job = await compiler.submit(target, compiler.suited(target))
     async for state in compiler.follow(job.id):
         last = state
     assert last.state is JobState.DONE, last.error

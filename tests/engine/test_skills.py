@@ -96,7 +96,7 @@ async def arithmetic(guarded, service, prompts):
     spec = TargetSpec(name="arithmetic", kind="skill", forget_examples=sums[::2], retain_examples=others[::2])
     target = service.registry.write(lambda writer: writer.create_target(spec))
     compiler = build_compiler(guarded.means)
-    async for job in compiler.follow(compiler.submit(target, compiler.suited(target)).id):
+    async for job in compiler.follow((await compiler.submit(target, compiler.suited(target))).id):
         last = job
     await compiler.close()
     assert last.state is JobState.DONE, last.error

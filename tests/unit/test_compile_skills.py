@@ -69,11 +69,11 @@ async def test_the_layer_that_tells_is_found_and_everything_reported(tokenizer: 
         ({"retain_examples": ("Who?",) * (LEAST - 1)}, "retain_examples"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_done(spec: dict[str, Any], says: str) -> None:
+async def test_what_is_missing_is_said_before_anything_is_done(spec: dict[str, Any], says: str) -> None:
     target = ForgetTarget("t", 1, _spec(**spec), NOW, NOW)
     compiler = Compiler(None, {"skill": None, "eco": None})  # type: ignore[arg-type,dict-item]
     with pytest.raises(ValueError, match=says):
-        compiler.submit(target, ["skill"])
+        await compiler.submit(target, ["skill"])
     assert compiler.jobs() == []
     check(_spec())
 
