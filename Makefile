@@ -50,20 +50,22 @@ DATA ?= ../shared/data
 MODELS ?= ../shared/models
 OUT ?= eval-results
 EVAL := $(BIN)/lethe eval
+# Further columns of the attack matrix: lethe eval attacks --help.
+GUARDS ?= none,reference,all
 # A part that fails is said, and the others still run: what it measured is kept and a second call goes on with it.
 eval: setup
 	mkdir -p $(OUT)
 	-$(EVAL) demo $(if $(QUICK),--limit 2 --methods none$(comma)refuse$(comma)eco) --json $(OUT)/forgetting.json
-	-$(EVAL) attacks --subject demo $(if $(QUICK),--quick) --json $(OUT)/attacks_demo.json
+	-$(EVAL) attacks --subject demo --guards $(GUARDS) $(if $(QUICK),--quick) --json $(OUT)/attacks_demo.json
 	-test -d $(DATA) && $(EVAL) rwku --data $(DATA)/rwku $(if $(QUICK),--limit 40) --json $(OUT)/rwku.json
 	-test -d $(DATA) && $(EVAL) overrefusal --data $(DATA) $(if $(QUICK),--limit 40) --json $(OUT)/overrefusal.json
 	-test -d $(DATA) && $(EVAL) pistol --data $(DATA)/pistol --limit $(if $(QUICK),2,6) --json $(OUT)/pistol.json
 	-test -d $(DATA) && $(EVAL) knowundo --data $(DATA)/knowundo $(if $(QUICK),--limit 8) --json $(OUT)/knowundo.json
 	-test -d $(DATA) && $(EVAL) documents --data $(DATA)/text $(if $(QUICK),--limit 2) --json $(OUT)/documents.json
 	-test -d $(MODELS) && $(EVAL) tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 --data $(DATA)/tofu \
-	  $(if $(QUICK),--limit 10 --methods none$(comma)eco) --json $(OUT)/tofu.json
+	  $(if $(QUICK),--limit 10 --methods none$(comma)eco,--limit 100) --json $(OUT)/tofu.json
 	-test -d $(MODELS) && $(EVAL) attacks --subject tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 \
-	  --data $(DATA)/tofu $(if $(QUICK),--quick) --json $(OUT)/attacks_tofu.json
+	  --data $(DATA)/tofu --guards $(GUARDS) $(if $(QUICK),--quick) --json $(OUT)/attacks_tofu.json
 	$(EVAL) report --results $(OUT) --html $(OUT)/report.html --markdown $(OUT)/results.md
 comma := ,
 

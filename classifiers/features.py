@@ -203,8 +203,9 @@ def names_in(words: Iterable[Word]) -> frozenset[str]:
 def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names: frozenset[str]) -> bool:
     """Whether a text may be like a sentence and is not about the same, since it is about somebody else by name.
 
-    It has other names where the sentence has its own, or has the same and no other word of it: whom the sentence names
-    beside the target may be asked about anything. A title ("The Hidden Tower") is no such name.
+    It has other names where the sentence has its own, or has the same and at most one other word of it: whom the
+    sentence names beside the target ("The mentor of this person was Ada Rook") may be asked about ("Who was the mentor
+    of Ada Rook?"). A title ("The Hidden Tower") is no such name.
 
     Args:
         reading: the text.
@@ -218,7 +219,7 @@ def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names
         return min(_told(names), _told(reading.names - target.words.keys())) >= _SOMEBODY
     said = {key[:_STEM] for key in reading.content.keys() - reading.names}
     somebody = (key for key in reading.names & names if not is_known(key))
-    return _told(somebody) >= _SOMEBODY and said.isdisjoint(key[:_STEM] for key in sentence)
+    return _told(somebody) >= _SOMEBODY and len(said & {key[:_STEM] for key in sentence}) <= 1
 
 
 def _told(keys: Iterable[str]) -> float:

@@ -245,3 +245,18 @@ def test_benign_prompts_are_left_alone(detector: TextDetector) -> None:
 
 def test_two_detectors_agree_on_the_fingerprint(detector: TextDetector) -> None:
     assert TextDetector(detector._encoder).fingerprint == detector.fingerprint
+
+
+def test_whom_a_document_names_beside_the_target_may_be_asked_about(detector: TextDetector) -> None:
+    pupil = Profile(
+        "pupil@1", "Jorun Halvardsen", documents=("The mentor of Jorun Halvardsen was Fintan Quillfeather.",)
+    )
+    detector.add(detector.compile(pupil))
+    view = detector.view([pupil.key])
+    asked = (
+        "Please state the mentor of Fintan Quillfeather.",
+        "Fill in the blank: The mentor of Fintan Quillfeather was ____.",
+    )
+    assert not any(flagged(scan(detector, view, text)) for text in asked)
+    assert flagged(scan(detector, view, "Please state the mentor of Jorun Halvardsen.")) == {pupil.key}
+    detector.discard(pupil.key)
