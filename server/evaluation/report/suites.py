@@ -12,19 +12,6 @@ _RATES = ("flagged", "leaked", "blocked", "n")
 
 def forgetting(figures: Figures) -> list[Table]:
     """The demo world, method by method, and one target after the other."""
-    columns = (
-        "recall, forget",
-        "held-out forms",
-        "worst form",
-        "retain",
-        "lost of it",
-        "mixed prompts",
-        "general",
-        "KFR",
-        "KRR",
-        "LS",
-    )
-    rows = ((method, *_of_method(of)) for method, of in figures["methods"].items())
     on_the_way = [
         (
             method,
@@ -38,8 +25,44 @@ def forgetting(figures: Figures) -> list[Table]:
         for count, of in steps.items()
     ]
     headings = ("method", "targets", "recall, forget", "of the first targets", "retain", "general")
-    tables = [table(("method", *columns), rows, "Share of right answers, every form weighing the same")]
+    tables = [_methods(figures)]
     return [*tables, table(headings, on_the_way, "One target after the other")] if on_the_way else tables
+
+
+def unlearning(figures: Figures) -> list[Table]:
+    """The demo world unlearnt by training, and what each method takes and needs."""
+    rows = [
+        (
+            method,
+            *(of["chosen"][name] for name in ("rate", "retain_weight", "epochs", "seconds")),
+            of["search_seconds"],
+            of["needs"]["weights"],
+            "yes" if of["needs"]["retain_set"] else "no",
+            of["needs"]["switchable"],
+            of["needs"]["at_inference"],
+        )
+        for method, of in figures["fitting"].items()
+    ]
+    fitted = ("learning rate", "weight of the retain term", "epochs", "s to fit", "s to choose")
+    columns = ("method", *fitted, "weights", "retain set", "switchable", "beside the model, to answer")
+    return [_methods(figures), table(columns, rows, "What a method takes and needs")]
+
+
+def _methods(figures: Figures) -> Table:
+    columns = (
+        "recall, forget",
+        "held-out forms",
+        "worst form",
+        "retain",
+        "lost of it",
+        "mixed prompts",
+        "general",
+        "KFR",
+        "KRR",
+        "LS",
+    )
+    rows = ((method, *_of_method(of)) for method, of in figures["methods"].items())
+    return table(("method", *columns), rows, "Share of right answers, every form weighing the same")
 
 
 def _of_method(of: Mapping[str, Any]) -> tuple[object, ...]:
@@ -98,6 +121,14 @@ KINDS = (
         "Forgetting in the demo world",
         "lethe eval demo --json benchmarks/results/forgetting.json",
         forgetting,
+    ),
+    Kind(
+        "unlearning",
+        "Unlearning by training in the demo world",
+        "python -m benchmarks.unlearning --json benchmarks/results/unlearning.json",
+        unlearning,
+        "Baselines, to be read beside the table before: the same ten people, prompts and judgement. Of every method "
+        "the best of its grid, which is in the file.",
     ),
     Kind(
         "pistol",

@@ -1,0 +1,1 @@
+"""Unlearning as published, on the demo model: gradient methods that change the weights, and ULD, which adds a model."""
