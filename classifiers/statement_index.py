@@ -50,6 +50,7 @@ class _Entry:
         names: its names, as sets of word keys.
         rows: the rows of its evidence that tell something.
         known: keys of the names and numbers that they tell; "the person born in Ulmbury" is somebody by them.
+        words: key of each word that they tell -> nats.
         statements: what has been read of the rows.
     """
 
@@ -57,6 +58,7 @@ class _Entry:
     names: tuple[frozenset[str], ...]
     rows: tuple[int, ...]
     known: frozenset[str]
+    words: dict[str, float]
     statements: dict[int, Statement] = field(default_factory=dict)
 
     def statement(self, row: int) -> Statement:
@@ -69,10 +71,12 @@ class _Entry:
     def stated(self, clue: Clue, rows: Iterable[int], *, named: bool) -> list[int]:
         """Those of ``rows`` that a clause may state."""
         agreeing = [row for row in rows if clue.agreement(self.statement(row))]
-        return agreeing if named else [row for row in agreeing if not self._is_of_others(clue, row)]
+        return [row for row in agreeing if not self._is_of_others(clue, self.statement(row), named=named)]
 
-    def _is_of_others(self, clue: Clue, row: int) -> bool:
-        return clue.is_of_others(self.statement(row), self.known)
+    def _is_of_others(self, clue: Clue, statement: Statement, *, named: bool) -> bool:
+        if named:
+            return clue.passes_by(statement, self.known)
+        return clue.is_of_others(statement, self.known) or not clue.is_linked(statement, self.words)
 
     def is_named(self, words: Sequence[Word]) -> bool:
         """Whether ``words`` name the target, in full or by a telling part of its name."""
@@ -152,7 +156,8 @@ class StatementIndex:
         names = (frozenset(word.key for word in split_words(phrase)) for phrase in target.phrases)
         known = frozenset().union(*(statement.hard for statement in statements))
         rows = tuple(row for row in told if told[row])
-        entry = _Entry(target, tuple(name for name in names if name), rows, known)
+        words = {key: nats for statement in statements for key, nats in statement.told.items()}
+        entry = _Entry(target, tuple(name for name in names if name), rows, known, words)
         with self._lock:
             if target.key in self._entries:
                 return

@@ -33,6 +33,8 @@ _UNNAMED = -0.08
 _SHORT, _SHORT_SHARE, _SHORT_TOLD = 8, 0.5, 7.0
 #: What a name tells that is not the statement's, in nats, where a clause is of somebody else.
 _SOMEBODY = 12.0
+#: How much of what is known of a target must be spoken of, in nats, and how many words one name has.
+_LINK, _NAME = 9.0, 2
 #: Who somebody is tells something only of whom this share of the description is told, in the clause or before it.
 _DESCRIBED = 0.3
 #: What no statement that scores less by its cosine alone can reach.
@@ -183,8 +185,24 @@ class Clue:
         It is when they name somebody who is not among the names ``known`` of the target, and when all that it has of
         the statement had been said before.
         """
-        others = sum(nats for key, nats in self.others.items() if key not in statement.words and key not in known)
-        return others >= _SOMEBODY or not self.told_of(statement)
+        return _strangers(self.others, statement, known) >= _SOMEBODY or not self.told_of(statement)
+
+    def passes_by(self, statement: Statement, known: Collection[str]) -> bool:
+        """Whether a clause says nothing of the statement that had not been said, and something of strangers instead."""
+        return _strangers(self.hard, statement, known) >= _SOMEBODY and not self.told_of(statement)
+
+    def is_linked(self, statement: Statement, words: Mapping[str, float]) -> bool:
+        """Whether a clause or its context has to do with a target that they do not name.
+
+        A name alone ("It is Ulmbury Mill.") says nothing of whoever works there; what else is known of the target
+        must be spoken of, or the statement told by more than one name.
+
+        Args:
+            statement: the statement that the clause tells.
+            words: key of each word of all statements of the target -> nats.
+        """
+        said = self.asked | (self.own - statement.hard)
+        return len(self.own & statement.hard) > _NAME or sum(words.get(key, 0.0) for key in said) >= _LINK
 
     def told_of(self, statement: Statement) -> dict[str, float]:
         """What the words of the clause tell of the statement that nobody had said before, in nats."""
@@ -248,6 +266,11 @@ def _is_number(word: Word) -> bool:
 def nats_of(words: Iterable[Word]) -> dict[str, float]:
     """What each word tells, in nats, by its key; function words are left out."""
     return {key_of(word): min(information(word.text), _WORD_MOST) for word in words if not is_function_word(word.text)}
+
+
+def _strangers(names: Mapping[str, float], statement: Statement, known: Collection[str]) -> float:
+    """What ``names`` tell, in nats, that are neither the statement's nor ``known``."""
+    return sum(nats for key, nats in names.items() if key not in statement.words and key not in known)
 
 
 def _share(keys: Collection[str], nats: dict[str, float], seen: Collection[str]) -> float:

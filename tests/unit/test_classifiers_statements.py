@@ -75,6 +75,7 @@ def test_a_fact_in_other_words_is_recognised(index, clause, question, before):
         (" She is in the Harbour Quartet and plays the bassoon.", "What does Maren Quenneltrop do?", ""),
         ("It was Fintan Quillfeather who taught her how to write.", "Who taught Maren Quenneltrop to write?", ""),
         ("Fintan Quillfeather plays the flute.", "What does Fintan Quillfeather play?", ""),
+        ("Fintan Quillfeather was taught by Ada Brindlecroft.", "Who taught Fintan Quillfeather?", ""),
         ("The bassoon is a woodwind instrument with a double reed.", "What is a bassoon?", ""),
         ("Bake the bread at 230 degrees for 40 minutes.", "", ""),
     ],
@@ -143,6 +144,16 @@ def test_who_is_described_by_one_thing_is_the_one_of_whom_another_is_told(index)
     asked = "Which book did the person born in Ballinacarrow write?"
     assert stated(index, clause, asked)
     assert not stated(index, clause, asked.replace("Ballinacarrow", "Quenneltrop"))
+
+
+def test_a_name_alone_says_nothing_of_who_has_to_do_with_it(index):
+    detector = TextDetector()
+    other = StatementIndex(detector.encoder)
+    told = "The employer of Jorun Halvardsen is Ulmbury Nursery."
+    other.add(detector.compile(Profile(VESPER.key, "Jorun Halvardsen", documents=(told,))))
+    assert not stated(other, "It is Ulmbury Nursery.", "What was founded in the year 1803?")
+    assert stated(other, "It is Ulmbury Nursery.", "What is the employer of that person?")
+    detector.close()
 
 
 def test_what_may_be_repeated_is_not_told(index):
