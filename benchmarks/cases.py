@@ -37,15 +37,13 @@ class Case:
 
 
 PLAIN_CASE = Case("plain", key=None)
-#: The same server once more, which shows what the differences of two equal things are.
-AGAIN_CASE = Case("plain, again", key=None)
 IDLE_CASE = Case("0 targets", guards="nothing")
 
 
 def cases(targets: Sequence[int], combinations: Sequence[str]) -> list[Case]:
-    """Plain vLLM twice, Lethe for a tenant without targets, and every combination for each number of targets."""
+    """Plain vLLM, Lethe for a tenant without targets, and every combination for each number of targets."""
     some = [Case(f"{count:,} targets, {name}", count, name) for count in targets if count for name in combinations]
-    return [PLAIN_CASE, AGAIN_CASE, IDLE_CASE, *some]
+    return [PLAIN_CASE, IDLE_CASE, *some]
 
 
 def register(service: GuardService, some: Sequence[Case]) -> None:

@@ -3,11 +3,11 @@
     python benchmarks/overhead.py --json FILE [--quick] [--profile] [--rounds 4] [--targets 10 1000]
 
 Plain ``vllm serve`` and ``lethe serve`` run side by side on the same model, and vLLM's own load generator asks them in
-turn: every case at every concurrency in every round, in random order, so that a slow moment of the machine hits all
-alike. Ratios are of a case to plain vLLM in the same round and at the same concurrency. Plain vLLM is measured twice in
-a round, so that the case "plain, again" says how far two equal things lie apart; it cannot say how far two equal
-servers do, so ``beside_0_targets`` compares with the same process passing requests through. The model is the demo
-model, widened to 135M parameters. The traffic names no target and its answers are of equal length.
+turn: in every round, at every concurrency, every case in random order, and each together with plain vLLM just before or
+just after it, by chance. A server that was not asked anything for a while is slower (by up to a third where this was
+found), so both must have had the same rest; ratios are of a case to the plain run beside it. The case "plain"
+says how far two equal things lie apart. The model is the demo model, widened to 135M parameters. The traffic names no
+target and its answers are of equal length.
 
 ``clean`` compares the case with most targets and all guards on: throughput at the highest concurrency, time to first
 token at the lowest. ``passed_through`` does so for a tenant without targets.
@@ -52,11 +52,10 @@ _FLAGS = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
 _THROUGHPUT, _FIRST_RATIO, _FIRST_MS = 0.97, 1.03, 3.0
 #: Requests that each server is given first at each concurrency; the first of any length are slow.
 _WARM = 32
-#: Requests before each measurement that are not counted. Runs after a pause of their server held one answer that took
-#: up to 0.9 s longer (why is not known), and plain vLLM pauses more often than Lethe, which has more cases.
+#: Requests before each measurement that are not counted, at least: a server that rested is slow at first.
 _AGAIN = 4
-
-Runs = dict[int, dict[str, list[Load]]]  # clients -> case -> one for each round
+#: clients -> case -> for each round, plain vLLM and the case beside it
+Runs = dict[int, dict[str, list[tuple[Load, Load]]]]
 
 
 async def measure(servers: dict[bool, Serving], some: list[Case], options: argparse.Namespace, bar: Progress) -> Runs:
@@ -82,8 +81,12 @@ async def measure(servers: dict[bool, Serving], some: list[Case], options: argpa
     task = bar.add_task("measuring", total=options.rounds * len(options.clients) * len(some))
     for _, clients in itertools.product(range(options.rounds), options.clients):
         for case in rng.sample(some, len(some)):
-            await ask(case, max(2, min(clients, _AGAIN)), clients)
-            runs[clients][case.name].append(await ask(case, counts[clients], clients))
+            found: list[Load] = [Load(), Load()]
+            for place in rng.sample((0, 1), 2):
+                asked = (PLAIN_CASE, case)[place]
+                await ask(asked, max(clients, _AGAIN), clients)
+                found[place] = await ask(asked, counts[clients], clients)
+            runs[clients][case.name].append((found[0], found[1]))
             bar.advance(task)
     return runs
 
@@ -95,26 +98,22 @@ def summary(runs: Runs, some: list[Case]) -> dict[str, Any]:
         by_clients = {}
         for clients, of in runs.items():
             whole = Load()
-            for one in of[case.name]:
+            for _, one in of[case.name]:
                 whole += one
-            by_clients[str(clients)] = {
-                **whole.summary(),
-                **beside(of[PLAIN_CASE.name], of[case.name]),
-                "beside_0_targets": beside(of[IDLE_CASE.name], of[case.name]),
-            }
+            by_clients[str(clients)] = {**whole.summary(), **beside(of[case.name])}
         found[case.name] = {"targets": case.targets, "guards": case.guards, "clients": by_clients}
         found[case.name]["bars"] = headline(case.name, by_clients)
     return found
 
 
-def beside(plain: list[Load], other: list[Load]) -> dict[str, Any]:
+def beside(pairs: list[tuple[Load, Load]]) -> dict[str, Any]:
     """Ratios and differences to plain vLLM: the median over the rounds, and ``[least, most]``."""
-    pairs = [(one.summary(), two.summary()) for one, two in zip(plain, other, strict=True)]
+    figures = [(plain.summary(), other.summary()) for plain, other in pairs]
     compared = {
-        "throughput_ratio": [two["tokens_per_s"] / one["tokens_per_s"] for one, two in pairs],
-        "ttft_added_ms": [two["ttft_p50_ms"] - one["ttft_p50_ms"] for one, two in pairs],
-        "ttft_ratio": [two["ttft_p50_ms"] / one["ttft_p50_ms"] for one, two in pairs],
-        "answer_ratio": [two["answer_p50_ms"] / one["answer_p50_ms"] for one, two in pairs],
+        "throughput_ratio": [two["tokens_per_s"] / one["tokens_per_s"] for one, two in figures],
+        "ttft_added_ms": [two["ttft_p50_ms"] - one["ttft_p50_ms"] for one, two in figures],
+        "ttft_ratio": [two["ttft_p50_ms"] / one["ttft_p50_ms"] for one, two in figures],
+        "answer_ratio": [two["answer_p50_ms"] / one["answer_p50_ms"] for one, two in figures],
     }
     middle = {name: round(statistics.median(values), 4) for name, values in compared.items()}
     return middle | {f"{name}_range": [round(min(of), 4), round(max(of), 4)] for name, of in compared.items()}

@@ -24,10 +24,8 @@ def overhead(figures: Figures) -> list[Table]:
         "case",
         "tokens/s",
         "of plain (range)",
-        "of 0 targets",
         "first token p50, ms",
         "added (range)",
-        "added to 0 targets",
         "next token p50, ms",
         "whole answer p50, ms",
         "CPU of the HTTP process, ms a request",
@@ -51,15 +49,12 @@ def overhead(figures: Figures) -> list[Table]:
 def _case(name: str, of: Mapping[str, Any]) -> tuple[object, ...]:
     least, most = of["throughput_ratio_range"]
     fewest, longest = of["ttft_added_ms_range"]
-    idle = of["beside_0_targets"]
     return (
         name,
         of["tokens_per_s"],
         f"{of['throughput_ratio']:.3f} ({least:.3f} to {most:.3f})",
-        f"{idle['throughput_ratio']:.3f}",
         of["ttft_p50_ms"],
         f"{of['ttft_added_ms']:+.1f} ({fewest:+.1f} to {longest:+.1f})",
-        f"{idle['ttft_added_ms']:+.1f}",
         of["tpot_p50_ms"],
         of["answer_p50_ms"],
         of["api_cpu_ms_per_request"],
@@ -165,9 +160,8 @@ KINDS = (
         "Overhead beside plain vLLM",
         "python benchmarks/overhead.py --profile --json benchmarks/results/overhead.json",
         overhead,
-        'Medians, and the range over the rounds. The case "plain, again" is the same server once more: so far do two '
-        "equal things lie apart on this machine. Beside 0 targets, Lethe passing requests through, stands the same "
-        "process: what the guards cost without what two processes differ by.",
+        "Medians, and the range over the rounds; every run was compared with one of plain vLLM just before or after "
+        'it. The case "plain" is plain vLLM beside itself: so far do two equal things lie apart on this machine.',
     ),
     Kind("detector", "A verdict", "python benchmarks/detector.py --json benchmarks/results/detector.json", detector),
     Kind(

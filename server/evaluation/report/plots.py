@@ -91,7 +91,7 @@ def overhead(figures: Figures) -> Figure:
     """Throughput beside plain vLLM and milliseconds added to the first token, over the number of clients."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    cases = {name: of["clients"] for name, of in figures["cases"].items() if name != "plain"}
+    cases = {name: of["clients"] for name, of in figures["cases"].items()}
     for number, (name, by_clients) in enumerate(cases.items()):
         places = np.arange(len(by_clients)) + 0.04 * (number - len(cases) / 2)
         for axes, key in ((left, "throughput_ratio"), (right, "ttft_ratio")):
