@@ -50,8 +50,9 @@ DATA ?= ../shared/data
 MODELS ?= ../shared/models
 OUT ?= eval-results
 EVAL := $(BIN)/lethe eval
-# Further columns of the attack matrix: lethe eval attacks --help.
+# Further columns of the attack matrix and methods on TOFU: lethe eval attacks --help, lethe eval tofu --help.
 GUARDS ?= none,reference,all
+METHODS ?= none,eco,lunar_gated,constrain+semantic
 # A part that fails is said, and the others still run: what it measured is kept and a second call goes on with it.
 eval: setup
 	mkdir -p $(OUT)
@@ -63,7 +64,7 @@ eval: setup
 	-test -d $(DATA) && $(EVAL) knowundo --data $(DATA)/knowundo $(if $(QUICK),--limit 8) --json $(OUT)/knowundo.json
 	-test -d $(DATA) && $(EVAL) documents --data $(DATA)/text $(if $(QUICK),--limit 2) --json $(OUT)/documents.json
 	-test -d $(MODELS) && $(EVAL) tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 --data $(DATA)/tofu \
-	  $(if $(QUICK),--limit 10 --methods none$(comma)eco,--limit 100) --json $(OUT)/tofu.json
+	  $(if $(QUICK),--limit 10 --methods none$(comma)eco,--limit 100 --methods $(METHODS)) --json $(OUT)/tofu.json
 	-test -d $(MODELS) && $(EVAL) attacks --subject tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 \
 	  --data $(DATA)/tofu --guards $(GUARDS) $(if $(QUICK),--quick) --json $(OUT)/attacks_tofu.json
 	$(EVAL) report --results $(OUT) --html $(OUT)/report.html --markdown $(OUT)/results.md
