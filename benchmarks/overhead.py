@@ -156,8 +156,8 @@ def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str
         bar.remove_task(task)
         memory = {"plain": plain.memory(), "lethe": lethe.memory()}
         service = stack.enter_context(contextlib.closing(open_service(database, _ADMIN_KEY)))
-        task = bar.add_task("registering targets", total=len(some) - 2)
-        for count, group in itertools.groupby(some[2:], key=lambda case: case.targets):
+        task = bar.add_task("registering targets", total=len(some) - 1)
+        for count, group in itertools.groupby(some[1:], key=lambda case: case.targets):
             tenants = list(group)
             register(service, tenants)
             for case in tenants:
