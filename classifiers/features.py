@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -203,9 +204,9 @@ def names_in(words: Iterable[Word]) -> frozenset[str]:
 def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names: frozenset[str]) -> bool:
     """Whether a text may be like a sentence and is not about the same, since it is about somebody else by name.
 
-    It has other names where the sentence has its own, or has the same and at most one other word of it: whom the
-    sentence names beside the target ("The mentor of this person was Ada Rook") may be asked about ("Who was the mentor
-    of Ada Rook?"). A title ("The Hidden Tower") is no such name.
+    It has other names where the sentence has its own, or has the same with no other word of it, or with one and in
+    another role: whom the sentence names beside the target ("The mentor of this person was Ada Rook") may be asked
+    about ("Who was the mentor of Ada Rook?"). A title ("The Hidden Tower") is no such name.
 
     Args:
         reading: the text.
@@ -219,7 +220,15 @@ def of_others(reading: Reading, target: Compiled, sentence: Sequence[str], names
         return min(_told(names), _told(reading.names - target.words.keys())) >= _SOMEBODY
     said = {key[:_STEM] for key in reading.content.keys() - reading.names}
     somebody = (key for key in reading.names & names if not is_known(key))
-    return _told(somebody) >= _SOMEBODY and len(said & {key[:_STEM] for key in sentence}) <= 1
+    if _told(somebody) < _SOMEBODY:
+        return False
+    roles = _before(reading.names & names, [word.key for word in reading.words]) & _before(names, sentence)
+    return len(said & {key[:_STEM] for key in sentence}) <= (0 if roles else 1)
+
+
+def _before(names: frozenset[str], keys: Sequence[str]) -> set[str]:
+    """The words right before ``names``: "by" in "founded by Ada Rook"."""
+    return {before for before, name in pairwise(keys) if name in names and before not in names}
 
 
 def _told(keys: Iterable[str]) -> float:

@@ -65,7 +65,14 @@ _KEYS = frozenset({"vesper@1"})
 def test_what_leaves_of_a_begun_clause_can_state_nothing(clause, cut):
     index = StatementIndex(None)  # words alone decide
     index.add(
-        Compiled("vesper@1", ("Orla Vesperton",), own=frozenset({"oria", "vesperton"}), evidence=_FACTS, answers=(0, 0))
+        Compiled(
+            "vesper@1",
+            ("Orla Vesperton",),
+            own=frozenset({"oria", "vesperton"}),
+            parts={"vesperton": (1.0, 1.0)},
+            evidence=_FACTS,
+            answers=(0, 0),
+        )
     )
     left = index.untold(clause[:cut], _KEYS)
     assert left <= index.untold(clause, _KEYS), "what left once has left"
