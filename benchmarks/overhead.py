@@ -4,9 +4,9 @@
 
 Plain ``vllm serve`` and ``lethe serve`` run side by side on the same model, and vLLM's own load generator asks them in
 turn: in every round, at every concurrency, every case in random order, and each together with plain vLLM just before or
-just after it, by chance. A server that was not asked anything for a while is slower (by up to a third where this was
-found), so both must have had the same rest; ratios are of a case to the plain run beside it. The case "plain"
-says how far two equal things lie apart. The model is the demo model, widened to 135M parameters. The traffic names no
+just after it, by chance. A server that was not asked anything for a while seems to be slower for some time, so both
+must have had the same rest; ratios are of a case to the plain run beside it. The case "plain" says how far two equal
+things lie apart. The model is the demo model, widened to 135M parameters. The traffic names no
 target and its answers are of equal length.
 
 ``clean`` compares the case with most targets and all guards on: throughput at the highest concurrency, time to first
