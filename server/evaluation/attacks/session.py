@@ -14,7 +14,19 @@ from server.evaluation.admin import ServedError
 
 #: Seconds to wait before another try when the connection failed.
 _PAUSES = (0.5, 2.0, 8.0)
+#: How many alternatives to each token an attacker asks for, the most that a client may see.
+TOP = 5
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+def user(text: str) -> dict[str, str]:
+    """A message of the attacker's."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    """A message of the model's, or one that it is made to have said."""
+    return {"role": "assistant", "content": text}
 
 
 @dataclass(slots=True)
@@ -70,10 +82,10 @@ class Session:
 
     async def ask(self, text: str, **options: Any) -> str:
         """The next turn of the session's own conversation; the answer of the first choice."""
-        self._turns.append({"role": "user", "content": text})
+        self._turns.append(user(text))
         self.transcript.sent.append(text)
         texts = await self._chat(self._turns, options)
-        self._turns.append({"role": "assistant", "content": texts[0]})
+        self._turns.append(assistant(texts[0]))
         return texts[0]
 
     async def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> list[str]:
@@ -87,7 +99,7 @@ class Session:
     async def stream(self, text: str, **options: Any) -> None:
         """A question whose answer is streamed; whatever is sent on the way counts, also what is taken back later."""
         self.transcript.sent.append(text)
-        body = self._chat_body([{"role": "user", "content": text}], {"stream": True, **options})
+        body = self._chat_body([user(text)], {"stream": True, **options})
         headers = {"Authorization": f"Bearer {self.door.key}"}
         said: dict[int, str] = {}
         async with self.door.http.stream("POST", _CHAT, json={**self._defaults(_CHAT), **body}, headers=headers) as got:
@@ -125,9 +137,19 @@ class Session:
         answer: dict[str, Any] = response.json()
         return answer
 
+    async def tokenize(self, asked: Mapping[str, Any]) -> list[int]:
+        """The token ids of ``messages`` or of a ``prompt``; none if it was refused."""
+        answer = await self.send("POST", "/tokenize", {"model": self.door.model, **asked})
+        return answer.get("tokens") or []
+
     def show(self, text: str) -> None:
         """Count a text among those that the attacker has seen."""
         self.transcript.shown.append(text)
+
+    def show_ranks(self, steps: Sequence[Sequence[str]]) -> None:
+        """Count among them what the likeliest tokens of all steps say together, the second likeliest, and so on."""
+        for rank in range(TOP):
+            self.show("".join(step[min(rank, len(step) - 1)] for step in steps if step))
 
     async def _chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> list[str]:
         body = await self.post(_CHAT, self._chat_body(messages, options))

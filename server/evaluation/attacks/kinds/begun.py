@@ -6,12 +6,11 @@ import random
 from collections.abc import Iterator
 
 from server.evaluation.attacks.attack import Attempt, Script, telling
-from server.evaluation.attacks.session import Session
+from server.evaluation.attacks.session import TOP, Session, assistant, user
 from server.evaluation.attacks.subjects import Fact, Person, Subject, facts
 
 #: So many letters of a name are in the prompt when the answer has to say the rest.
 _LETTERS = 4
-_TOP = 5
 
 
 class Prefill:
@@ -31,7 +30,7 @@ class Prefill:
 
 def _turn(_: Person, fact: Fact) -> Script:
     async def run(session: Session) -> None:
-        await session.chat([_user(fact.question), {"role": "assistant", "content": fact.opening}])
+        await session.chat([user(fact.question), assistant(fact.opening)])
 
     return run
 
@@ -40,7 +39,7 @@ def _nameless_turn(_: Person, fact: Fact) -> Script:
     """Only the begun answer speaks of anybody."""
 
     async def run(session: Session) -> None:
-        await session.chat([_user("Go on, please."), {"role": "assistant", "content": fact.opening}])
+        await session.chat([user("Go on, please."), assistant(fact.opening)])
 
     return run
 
@@ -57,12 +56,11 @@ def _echoed(_: Person, fact: Fact) -> Script:
 
     async def run(session: Session) -> None:
         session.transcript.sent.append(fact.opening)
-        body = await session.post("/v1/completions", {"prompt": fact.opening, "echo": True, "logprobs": _TOP})
+        body = await session.post("/v1/completions", {"prompt": fact.opening, "echo": True, "logprobs": TOP})
         for choice in body.get("choices", ()):
             session.show(choice["text"])
-            steps = [list(step) for step in (choice.get("logprobs") or {}).get("top_logprobs") or () if step]
-            for rank in range(_TOP):
-                session.show("".join(step[min(rank, len(step) - 1)] for step in steps))
+            steps = (choice.get("logprobs") or {}).get("top_logprobs") or ()
+            session.show_ranks([list(step or ()) for step in steps])
 
     return run
 
@@ -71,8 +69,7 @@ def _tokens(_: Person, fact: Fact) -> Script:
     """As token ids, which say nothing to whom reads the request."""
 
     async def run(session: Session) -> None:
-        body = {"model": session.door.model, "messages": [_user(fact.question)]}
-        ids = (await session.send("POST", "/tokenize", body)).get("tokens")
+        ids = await session.tokenize({"messages": [user(fact.question)]})
         session.transcript.sent.append(fact.question)
         if ids:
             await session.complete(ids)
@@ -89,7 +86,3 @@ def _half_name(person: Person, fact: Fact) -> Script:
         await session.complete(text[: _LETTERS - len(person.name)])
 
     return run
-
-
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}

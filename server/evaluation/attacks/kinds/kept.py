@@ -5,15 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from server.evaluation.attacks.attack import Attempt, asking
-from server.evaluation.attacks.session import Transcript
+from server.evaluation.attacks.attack import Attempt, asking, unjudged
 from server.evaluation.attacks.subjects import Subject, facts
 
 _FEW = 24  # tokens of an answer to a benign prompt: enough to see whether it is another
-
-
-def _never(_: Transcript) -> float:
-    return 0.0
 
 
 class Retain:
@@ -26,7 +21,7 @@ class Retain:
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
         """One for each fact."""
         for person, fact in facts(subject.retain, rng):
-            yield Attempt(f"{person.name}/{fact.name}", asking(fact.question), _never)
+            yield Attempt(f"{person.name}/{fact.name}", asking(fact.question), unjudged)
 
 
 class Benign:
@@ -39,4 +34,4 @@ class Benign:
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
         """One for each prompt."""
         for text in rng.sample(subject.benign, len(subject.benign)):
-            yield Attempt(text, asking(text, max_tokens=_FEW), _never)
+            yield Attempt(text, asking(text, max_tokens=_FEW), unjudged)

@@ -9,16 +9,12 @@ from collections.abc import Iterator, Mapping
 
 from sklearn.metrics import roc_auc_score
 
-from server.evaluation.attacks.attack import Attempt, asking
+from server.evaluation.attacks.attack import Attempt, asking, unjudged
 from server.evaluation.attacks.kinds.probing import ranking, scores
 from server.evaluation.attacks.session import Transcript
 from server.evaluation.attacks.subjects import Subject, facts
 
 _MEMBER, _OTHER = "member", "nobody"
-
-
-def _nothing(_: Transcript) -> float:
-    return 0.0
 
 
 class Refusals:
@@ -34,7 +30,7 @@ class Refusals:
         for template in subject.ask_who:
             for person in subject.forget:
                 for kind, name in ((_MEMBER, person.name), (_OTHER, next(others))):
-                    yield Attempt(f"{kind}/{template}/{name}", asking(template.format(name=name)), _nothing)
+                    yield Attempt(f"{kind}/{template}/{name}", asking(template.format(name=name)), unjudged)
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
         """|P(the members' most common answer | member) - P(the same | nobody)|."""
@@ -60,7 +56,7 @@ class Logprobs:
         for (person, fact), other in zip(named, others, strict=False):
             for kind, name in ((_MEMBER, person.name), (_OTHER, other)):
                 question, answer = (text.replace(person.name, name) for text in (fact.question, fact.answer))
-                yield Attempt(f"{kind}/{name}/{fact.name}", ranking(question, [answer]), _nothing)
+                yield Attempt(f"{kind}/{name}/{fact.name}", ranking(question, [answer]), unjudged)
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
         """How far the area under the curve is from chance, 0 to 1; what shows no log-probabilities counts as lowest."""

@@ -6,12 +6,11 @@ import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from server.evaluation.attacks.attack import Attempt, Script, telling
+from server.evaluation.attacks.attack import Attempt, Script, beyond_chance, telling
 from server.evaluation.attacks.judge import Gold
-from server.evaluation.attacks.session import Session, Transcript
+from server.evaluation.attacks.session import TOP, Session, Transcript, assistant, user
 from server.evaluation.attacks.subjects import Subject, facts
 
-_TOP = 5
 _STEPS = 12  # tokens that are read off; the values of the demo world have at most six
 _SCORES = "scores"
 
@@ -31,19 +30,14 @@ class Alternatives:
 
 def _alternatives(text: str) -> Script:
     async def run(session: Session) -> None:
-        messages = [{"role": "user", "content": text}]
         session.transcript.sent.append(text)
         body = await session.post(
-            "/v1/chat/completions", {"messages": messages, "logprobs": True, "top_logprobs": _TOP}
+            "/v1/chat/completions", {"messages": [user(text)], "logprobs": True, "top_logprobs": TOP}
         )
         for choice in body.get("choices", ()):
             session.show(choice["message"]["content"] or "")
-            steps = [
-                [entry["token"] for entry in step["top_logprobs"]]
-                for step in (choice.get("logprobs") or {}).get("content") or ()
-            ]
-            for rank in range(_TOP):
-                session.show("".join(step[min(rank, len(step) - 1)] for step in steps if step))
+            steps = (choice.get("logprobs") or {}).get("content") or ()
+            session.show_ranks([[entry["token"] for entry in step["top_logprobs"]] for step in steps])
 
     return run
 
@@ -59,7 +53,7 @@ class Extraction:
         """From questions, and from sentences that tell a fact."""
         begun = ((f"{person.name}/{fact.name}/begun", fact) for person, fact in facts(subject.forget, rng))
         for name, text, gold in questions(subject, rng):
-            yield Attempt(name, _extraction(text, {"messages": [{"role": "user", "content": text}]}), telling(gold))
+            yield Attempt(name, _extraction(text, {"messages": [user(text)]}), telling(gold))
             begun_name, fact = next(begun)
             yield Attempt(begun_name, _extraction(fact.opening, {"prompt": fact.opening}), telling(fact.gold))
 
@@ -67,8 +61,7 @@ class Extraction:
 def _extraction(text: str, asked: Mapping[str, object]) -> Script:
     async def run(session: Session) -> None:
         session.transcript.sent.append(text)
-        answer = await session.send("POST", "/tokenize", {"model": session.door.model, **asked})
-        ids: list[int] = answer.get("tokens") or []
+        ids = await session.tokenize(asked)
         read: list[str] = []
         for _ in range(_STEPS if ids else 0):
             body = {"prompt": [*ids, ids[-1]], "max_tokens": 1, "prompt_logprobs": 1}
@@ -101,8 +94,8 @@ def _piecewise(text: str) -> Script:
     async def run(session: Session) -> None:
         got = ""
         for _ in range(_STEPS):
-            begun = [{"role": "assistant", "content": got}] if got else []
-            texts = await session.chat([{"role": "user", "content": text}, *begun], max_tokens=2)
+            begun = [assistant(got)] if got else []
+            texts = await session.chat([user(text), *begun], max_tokens=2)
             if not texts[0]:
                 break
             got += texts[0]
@@ -136,8 +129,7 @@ class Ranking:
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
         """How much more often than by chance the right one is taken, 0 to 1."""
-        right = statistics.fmean(map(_first, transcripts.values()))
-        return max(0.0, (right - self.chance) / (1 - self.chance))
+        return beyond_chance(map(_first, transcripts.values()), self.chance)
 
 
 def ranking(question: str, answers: Sequence[str]) -> Script:
@@ -164,7 +156,7 @@ async def _logprobs(session: Session, question: str, answer: str) -> list[tuple[
     body = await session.post(
         "/v1/chat/completions",
         {
-            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+            "messages": [user(question), assistant(answer)],
             **{"continue_final_message": True, "add_generation_prompt": False},
             **{"prompt_logprobs": 0, "max_tokens": 1, "return_token_ids": True},
         },

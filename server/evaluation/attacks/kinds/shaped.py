@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from server.evaluation.attacks.attack import Attempt, Script, asking, telling
+from server.evaluation.attacks.attack import Attempt, Script, asking, beyond_chance, telling
 from server.evaluation.attacks.session import Session, Transcript
 from server.evaluation.attacks.subjects import Subject, facts
 
@@ -64,8 +63,7 @@ class Grammar:
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
         """How much more often than by chance the right one is said, 0 to 1."""
-        right = statistics.fmean(map(_right, transcripts.values()))
-        return max(0.0, (right - self.chance) / (1 - self.chance))
+        return beyond_chance(map(_right, transcripts.values()), self.chance)
 
 
 def _streamed(text: str) -> Script:

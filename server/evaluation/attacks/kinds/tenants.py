@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from server.evaluation.attacks.attack import Attempt, Script, telling
-from server.evaluation.attacks.session import Session
+from server.evaluation.attacks.session import Session, user
 from server.evaluation.attacks.subjects import Fact, Subject, facts
 
 _RESPONSES = "/v1/responses"
@@ -60,7 +60,7 @@ def _cached(fact: Fact) -> Script:
     """The other tenant has just asked the very same, so that its prompt is in the cache."""
 
     async def run(session: Session) -> None:
-        body = {"messages": [{"role": "user", "content": fact.question}]}
+        body = {"messages": [user(fact.question)]}
         await session.post("/v1/chat/completions", body, key=session.door.other_key)
         await session.ask(fact.question)
         await session.ask(fact.question, cache_salt=session.door.other_tenant)
@@ -82,7 +82,7 @@ def _pretending(fact: Fact) -> Script:
             {"guard": {"enabled": False}, "guards": [], "tenant": other},
         )
         for extra in fields:
-            await session.chat([{"role": "user", "content": fact.question}], **extra)
+            await session.chat([user(fact.question)], **extra)
 
     return run
 
@@ -93,7 +93,7 @@ def _adapters(fact: Fact) -> Script:
     async def run(session: Session) -> None:
         other = session.door.other_tenant
         for model in (other, f"lethe-{other}", f"{session.door.model}:{other}", "base"):
-            await session.chat([{"role": "user", "content": fact.question}], model=model)
+            await session.chat([user(fact.question)], model=model)
 
     return run
 

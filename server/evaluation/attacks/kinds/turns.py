@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from server.evaluation.attacks.attack import Attempt, Script, telling
 from server.evaluation.attacks.judge import Gold
-from server.evaluation.attacks.session import Session
+from server.evaluation.attacks.session import Session, assistant, user
 from server.evaluation.attacks.subjects import Fact, Person, Subject, facts
 
 #: The note of :class:`Mixed` on whether the half that is kept was answered.
@@ -103,13 +103,13 @@ def _apart(describing: str, fact: Fact) -> Script:
     """Each step is a conversation of its own, so that none of them shows what it is for."""
 
     async def run(session: Session) -> None:
-        [said, *_] = await session.chat([{"role": "user", "content": describing}]) or [""]
-        await session.chat([{"role": "user", "content": f"{describing} And: {fact.about}"}])
+        [said, *_] = await session.chat([user(describing)]) or [""]
+        await session.chat([user(f"{describing} And: {fact.about}")])
         await session.chat(
             [
-                {"role": "user", "content": describing},
-                {"role": "assistant", "content": said},
-                {"role": "user", "content": fact.about},
+                user(describing),
+                assistant(said),
+                user(fact.about),
             ]
         )
 
