@@ -19,6 +19,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from guard.loads import Loads
 from guard.methods.edit import Edit
+from guard.pace import Pace
 from guard.prompt import Tokenizer
 from guard.worker.controls import RESERVED, Capture, Controls, Told
 from sae_features.skills import SkillKeys
@@ -26,8 +27,6 @@ from sae_features.target import TargetFeatures
 
 #: Beneath any request of a client, where the engine schedules by priority.
 _PRIORITY = 1000
-#: Probe requests in flight at once: few enough that a client's request finds room in the next step.
-_IN_FLIGHT = 16
 
 
 class Probe(Protocol):
@@ -82,7 +81,8 @@ class EngineProbe:
 
     def __init__(self, engine: EngineClient) -> None:
         self._engine = engine
-        self._room = asyncio.Semaphore(_IN_FLIGHT)
+        # AsyncLLM has it, vLLM's protocol of engines does not name it.
+        self._pace = Pace(getattr(engine, "get_num_unfinished_requests"))  # noqa: B009
         self._loads = Loads(lambda method, args: engine.collective_rpc(method, args=args))
         config = engine.model_config
         self.tokenizer: Tokenizer = engine.renderer.get_tokenizer()
@@ -180,7 +180,7 @@ class EngineProbe:
             params.extra_args = {RESERVED: controls.to_wire()}
             if controls.salt:
                 inputs["cache_salt"] = controls.salt
-        async with self._room:
+        async with self._pace.turn():
             request_id = f"lethe-probe-{secrets.token_hex(8)}"
             final: RequestOutput | None = None
             async for final in self._engine.generate(inputs, params, request_id, priority=self._priority):  # noqa: B007
