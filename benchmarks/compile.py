@@ -21,6 +21,7 @@ from engines import lethe_engine
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from guard.compile.concept import ConceptFit
 from guard.compile.eco import EcoFit
 from guard.compile.grounds import Grounds, render, survey
 from guard.compile.lunar import LunarFit
@@ -65,7 +66,12 @@ async def _measure(engine: Any, names: list[str], rounds: int, seconds: float) -
     began = time.monotonic()
     grounds = await survey(probe, names)
     surveyed = time.monotonic() - began
-    fits: dict[str, Any] = {"eco": EcoFit(probe), "lunar": LunarFit(probe), "rocr": RocrFit(probe)}
+    fits: dict[str, Any] = {
+        "eco": EcoFit(probe),
+        "lunar": LunarFit(probe),
+        "rocr": RocrFit(probe),
+        "concept": ConceptFit(probe),
+    }
     spent: dict[str, list[float]] = {method: [] for method in fits}
     for number, name in enumerate(names):
         for method, fit in fits.items():

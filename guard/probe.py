@@ -54,6 +54,9 @@ class Probe(Protocol):
     async def unembedding(self, token: int) -> torch.Tensor:
         """The direction of the last residual that speaks for ``token``: (hidden,) float32."""
 
+    async def value_vectors(self, layer: int, dims: Sequence[int]) -> torch.Tensor:
+        """Columns of a layer's ``down_proj``: (dims, hidden) float32."""
+
     async def load(self, edit: Edit) -> str:
         """Load an edit for ``Controls.edits``; its name. Loading one twice costs nothing."""
 
@@ -137,6 +140,11 @@ class EngineProbe:
             if blob is not None:
                 return load(blob)["direction"]
         raise ValueError(f"no worker holds token {token}")
+
+    async def value_vectors(self, layer: int, dims: Sequence[int]) -> torch.Tensor:
+        """See :meth:`Probe.value_vectors`."""
+        shares = await self._engine.collective_rpc("lethe_value_vectors", args=(layer, list(dims)))
+        return torch.stack([load(share)["vectors"] for share in shares]).sum(0)
 
     async def load(self, edit: Edit) -> str:
         """See :meth:`Probe.load`."""

@@ -27,7 +27,7 @@ from guard.artifacts import Artifact
 from guard.compile import fluency, questions
 from guard.compile.grounds import Grounds, is_refusal, render
 from guard.compile.jobs import Progress
-from guard.compile.lunar import alike
+from guard.compile.trial import alike
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, UnpreparedError
 from guard.outputs import GuardedRequest
 from guard.policy import AUTO

@@ -6,6 +6,7 @@ import asyncio
 
 from guard.artifacts import Artifact
 from guard.compile.appraisal import AutoFit
+from guard.compile.concept import ConceptFit
 from guard.compile.eco import EcoFit
 from guard.compile.features import FeaturesFit
 from guard.compile.grounds import Grounds, survey
@@ -29,6 +30,7 @@ def build_compiler(means: Means) -> Compiler | None:
         "eco": ground.with_grounds(EcoFit(means.probe)),
         "lunar": ground.with_grounds(LunarFit(means.probe)),
         "rocr": ground.with_grounds(RocrFit(means.probe)),
+        "concept": ground.with_grounds(ConceptFit(means.probe)),
     }
     if means.autoencoder is not None:
         fits["features"] = ground.with_grounds(FeaturesFit(means.probe, means.autoencoder))
@@ -45,7 +47,7 @@ class _Ground:
         self._grounds: Grounds | None = None
         self._surveying = asyncio.Lock()
 
-    def with_grounds(self, fitter: AutoFit | EcoFit | FeaturesFit | LunarFit | RocrFit) -> Fit:
+    def with_grounds(self, fitter: AutoFit | ConceptFit | EcoFit | FeaturesFit | LunarFit | RocrFit) -> Fit:
         async def fit(target: ForgetTarget, progress: Progress) -> Artifact:
             async with self._surveying:
                 if self._grounds is None:

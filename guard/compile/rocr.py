@@ -6,6 +6,7 @@ tokens the earlier ones tell enough by themselves.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from guard.artifacts import Artifact
 from guard.compile import questions
 from guard.compile.grounds import Grounds, early, render
 from guard.compile.jobs import Progress
-from guard.compile.lunar import alike
+from guard.compile.trial import alike
 from guard.methods import rocr
 from guard.methods.edit import Edit, RankOne
 from guard.probe import Probe
@@ -65,11 +66,11 @@ class RocrFit:
                 await self._probe.drop(done)
             keys = torch.cat([key for key, _ in seen])
             missing = torch.cat([(aim - now) / (len(layers) - number) for _, now in seen])
-            common = self._common_directions(grounds, layer)
+            common = await self._common_directions(grounds, layer)
             others = [rows for owner, rows in self._earlier.get(layer, {}).items() if owner != target.id]
             earlier = torch.cat(others) if others else keys[:0]
             l2 = _L2 * float(keys.square().sum(1).mean())
-            parts[layer] = rocr.fit(keys, missing, common, earlier, l2=l2)
+            parts[layer] = await asyncio.to_thread(rocr.fit, keys, missing, common, earlier, l2=l2)
             self._earlier.setdefault(layer, {})[target.id] = keys
         progress("checking the edit", 0.8)
         edit = Edit(parts)
@@ -77,10 +78,12 @@ class RocrFit:
         report["seconds"] = round(time.monotonic() - began, 2)
         return Artifact("rocr", self._probe.model, {"layers": layers, "concept": concept}, report, edit.tensors())
 
-    def _common_directions(self, grounds: Grounds, layer: int) -> torch.Tensor:
+    async def _common_directions(self, grounds: Grounds, layer: int) -> torch.Tensor:
         if layer not in self._common:
             ground = grounds.layers[layer]
-            self._common[layer] = rocr.common_directions(torch.cat([ground.starts, ground.others]), _THRESHOLD)
+            inputs = torch.cat([ground.starts, ground.others])
+            # Beside the event loop, on which clients' streams run.
+            self._common[layer] = await asyncio.to_thread(rocr.common_directions, inputs, _THRESHOLD)
         return self._common[layer]
 
     async def _at_name(self, name: str, sites: Sequence[str], edits: tuple[str, ...]) -> list[torch.Tensor]:

@@ -5,7 +5,7 @@ from guard.interventions.clamping import Clamp
 from guard.interventions.corruption import Eco
 from guard.interventions.decoding import Constrain
 from guard.interventions.prefix import Prefix
-from guard.interventions.redirection import Lunar, Rocr
+from guard.interventions.redirection import Concept, Lunar, Rocr
 from guard.interventions.refusal import DEFAULT_REFUSAL, Refusal
 
 __all__ = [
@@ -20,5 +20,5 @@ __all__ = [
 ]
 
 INTERVENTIONS: dict[str, type[Intervention]] = {
-    kind.name: kind for kind in (Clamp, Constrain, Eco, Lunar, Prefix, Refusal, Rocr)
+    kind.name: kind for kind in (Clamp, Concept, Constrain, Eco, Lunar, Prefix, Refusal, Rocr)
 }

@@ -1,4 +1,4 @@
-"""``lunar`` and ``rocr``: rank-one edits of the weights that hold for one request, or for all of a tenant's.
+"""``lunar``, ``rocr`` and ``concept``: rank-one edits that hold for one request, or for all of a tenant's.
 
 What is fitted, and by which formula, is in :mod:`guard.methods`; fitting is a compile job (:mod:`guard.compile`).
 """
@@ -41,3 +41,10 @@ class Rocr(_Redirection):
 
     name = "rocr"
     strictness = 30
+
+
+class Concept(_Redirection):
+    """The value vectors of MLPs that speak for the target are taken out (ConceptVectors)."""
+
+    name = "concept"
+    strictness = 28

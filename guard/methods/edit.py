@@ -1,4 +1,4 @@
-"""A set of rank-one changes of ``mlp.down_proj`` weights."""
+"""A set of rank-one changes of what ``mlp.down_proj`` layers add to the residual."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
+#: The tensors of a layer, in the order of the fields of :class:`RankOne`.
+PARTS = ("key", "value", "floor")
+
 
 @dataclass(frozen=True, slots=True)
 class RankOne:
-    """``dW = value key^T`` of one layer: ``key`` is (d_in,), ``value`` (d_out,), both float32."""
+    """A change of one layer: ``key`` is (d_in,), ``value`` (d_out,), both float32.
+
+    Without a floor it is the weight edit ``dW = value key^T``. With one it is a switch, which no weight edit can be:
+    all of ``value`` is added where ``key . x >= floor``, and nothing elsewhere.
+    """
 
     key: torch.Tensor
     value: torch.Tensor
+    floor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +31,15 @@ class Edit:
     layers: Mapping[int, tuple[RankOne, ...]]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """As the worker part loads it: ``{layer}.key`` (rank, d_in) and ``{layer}.value`` (rank, d_out)."""
+        """As the worker part loads it: ``{layer}.key`` (rank, d_in), ``.value`` (rank, d_out), ``.floor`` (rank,).
+
+        A floor of minus infinity stands for none.
+        """
         found = {}
         for layer, parts in self.layers.items():
             found[f"{layer}.key"] = torch.stack([part.key for part in parts])
             found[f"{layer}.value"] = torch.stack([part.value for part in parts])
+            found[f"{layer}.floor"] = torch.tensor([-torch.inf if p.floor is None else p.floor for p in parts])
         return found
 
     @classmethod
@@ -37,14 +49,26 @@ class Edit:
         return cls(
             {
                 layer: tuple(
-                    RankOne(key, value)
-                    for key, value in zip(tensors[f"{layer}.key"], tensors[f"{layer}.value"], strict=True)
+                    RankOne(key, value, None if floor == -torch.inf else float(floor))
+                    for key, value, floor in zip(
+                        tensors[f"{layer}.key"],
+                        tensors[f"{layer}.value"],
+                        # Those that were stored before there were floors have none.
+                        tensors.get(f"{layer}.floor", torch.full(tensors[f"{layer}.key"].shape[:1], -torch.inf)),
+                        strict=True,
+                    )
                 )
                 for layer in layers
             }
         )
 
     def delta(self, layer: int) -> torch.Tensor:
-        """The change of a layer's weight: (d_out, d_in)."""
+        """The change of a layer's weight: (d_out, d_in).
+
+        Raises:
+            ValueError: it is none, since a part has a floor.
+        """
         parts = self.layers[layer]
+        if any(part.floor is not None for part in parts):
+            raise ValueError(f"the edit of layer {layer} has a floor, so it is no change of the weight")
         return torch.stack([part.value for part in parts]).T @ torch.stack([part.key for part in parts])

@@ -5,13 +5,13 @@ stays, where ``r`` is the mean difference of the residual between prompts that t
 prompts. The forget target being the same vector for every token, the ridge optimum is rank one:
 
     dW = c r s^T,   s = (X_f X_f^T + X_r X_r^T + lambda I)^{-1} sum_{t in forget} x_t.
+
+``s`` is also what tells forget from retain inputs best in the sense of least squares, so it can be the key of a switch.
 """
 
 from __future__ import annotations
 
 import torch
-
-from guard.methods.edit import RankOne
 
 
 def direction(unanswerable: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
@@ -24,18 +24,17 @@ def direction(unanswerable: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
     return unanswerable.float().mean(0) - forget.float().mean(0)
 
 
-def fit(towards: torch.Tensor, forget: torch.Tensor, retain: torch.Tensor, *, ridge: float = 0.01) -> RankOne:
-    """The edit of one layer.
+def key(forget: torch.Tensor, retain: torch.Tensor, *, ridge: float = 0.01) -> torch.Tensor:
+    """``s`` of one layer: (d_in,). The edit is ``RankOne(s, c r)``.
 
     Args:
-        towards: (hidden,), ``c r``.
         forget: (n, d_in), inputs of ``down_proj`` on forget prompts; a row may be scaled to weigh its token.
         retain: (m, d_in), likewise on what must stay.
         ridge: ``lambda`` as a share of the mean square of the inputs.
     """
     rows = torch.cat([forget, retain]).float()
     penalty = ridge * float(rows.square().sum()) / rows.shape[1]
-    return RankOne(ridge_solve(rows, forget.float().sum(0), penalty), towards.float())
+    return ridge_solve(rows, forget.float().sum(0), penalty)
 
 
 def ridge_solve(rows: torch.Tensor, right: torch.Tensor, penalty: float) -> torch.Tensor:

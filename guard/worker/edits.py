@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from safetensors.torch import load
 
+from guard.methods.edit import PARTS
 from guard.worker.batch import Stretch
 
 
@@ -19,6 +20,7 @@ class LiveEdits:
     keys: torch.Tensor
     values: torch.Tensor
     mask: torch.Tensor
+    floors: torch.Tensor | None
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class _Stack:
     columns: Mapping[str, list[int]]  # by name, which rows of keys and values are its
     keys: torch.Tensor
     values: torch.Tensor
+    floors: torch.Tensor | None
 
 
 @dataclass(slots=True)
@@ -41,25 +44,27 @@ class EditTable:
 
     shard: tuple[int, int] = (0, 1)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _edits: dict[str, dict[int, tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+    _edits: dict[str, dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
     _stacks: tuple[frozenset[str], dict[int, _Stack]] = (frozenset(), {})
 
     def __contains__(self, name: str) -> bool:
         return name in self._edits
 
     def add(self, name: str, blob: bytes) -> None:
-        """Load an edit from safetensors bytes with tensors ``{layer}.key`` (rank, d_in) and ``{layer}.value``."""
+        """Load an edit from safetensors bytes, those of :meth:`guard.methods.edit.Edit.tensors`."""
         tensors = load(blob)
-        rank, ranks = self.shard
         layers = sorted({int(key.split(".")[0]) for key in tensors})
-        self._edits[name] = {
-            layer: (
-                tensors[f"{layer}.key"].float().chunk(ranks, dim=1)[rank].contiguous().to(self.device),
-                tensors[f"{layer}.value"].float().to(self.device),
-            )
-            for layer in layers
-        }
+        self._edits[name] = {layer: self._loaded(*(tensors[f"{layer}.{part}"] for part in PARTS)) for layer in layers}
         self._stacks = (frozenset(), {})
+
+    def _loaded(
+        self, keys: torch.Tensor, values: torch.Tensor, floors: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rank, ranks = self.shard
+        keys = keys.float().chunk(ranks, dim=1)[rank].contiguous()
+        # What ranks add is summed up. A score is a rank's share of it, but the state of a switch is the same on all.
+        values = torch.where(floors[:, None].isneginf(), values.float(), values.float() / ranks)
+        return keys.to(self.device), values.to(self.device), floors.float().to(self.device)
 
     def discard(self, name: str) -> None:
         """Forget an edit; an unknown name is ignored."""
@@ -84,7 +89,7 @@ class EditTable:
             for index, stretch in enumerate(edited):
                 for name in stretch.controls.edits:
                     mask[index, stack.columns.get(name, [])] = 1.0
-            live[layer] = LiveEdits(rows, stack.keys, stack.values, mask.to(self.device)[owner])
+            live[layer] = LiveEdits(rows, stack.keys, stack.values, mask.to(self.device)[owner], stack.floors)
         return live
 
     def _stacked(self, names: frozenset[str]) -> dict[int, _Stack]:
@@ -92,15 +97,16 @@ class EditTable:
         if self._stacks[0] == names:
             return self._stacks[1]
         columns: dict[int, dict[str, list[int]]] = {}
-        parts: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        parts: dict[int, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
         for name in sorted(names):
-            for layer, (key, value) in self._edits[name].items():
-                before = sum(len(k) for k, _ in parts.get(layer, []))
-                columns.setdefault(layer, {})[name] = list(range(before, before + len(key)))
-                parts.setdefault(layer, []).append((key, value))
-        stacks = {
-            layer: _Stack(columns[layer], torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs]))
-            for layer, pairs in parts.items()
-        }
+            for layer, part in self._edits[name].items():
+                before = sum(len(keys) for keys, _, _ in parts.get(layer, []))
+                columns.setdefault(layer, {})[name] = list(range(before, before + len(part[0])))
+                parts.setdefault(layer, []).append(part)
+        stacks = {}
+        for layer, loaded in parts.items():
+            keys, values, floors = (torch.cat(column) for column in zip(*loaded, strict=True))
+            # Looked up here, once for a combination of edits, so that no step waits for the device.
+            stacks[layer] = _Stack(columns[layer], keys, values, None if bool(floors.isneginf().all()) else floors)
         self._stacks = (names, stacks)
         return stacks

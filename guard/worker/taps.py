@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 from vllm.config import VllmConfig
-from vllm.distributed import tensor_model_parallel_all_gather
+from vllm.distributed import (
+    get_tensor_model_parallel_rank,
+    tensor_model_parallel_all_gather,
+    tensor_model_parallel_all_reduce,
+)
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.linear import RowParallelLinear
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
@@ -94,18 +98,19 @@ class Taps:
 class _EditedMethod:
     """Stands before a linear layer's quantisation method, where the output is not yet reduced over the ranks.
 
-    There an edit is linear in each rank's slice of the input, so that the layer's own reduction adds it up.
+    There an edit is linear in each rank's slice of the input, so that the layer's own reduction adds it up. One with a
+    floor must know the whole score, and has it summed over the ranks first.
     """
 
     def __init__(self, inner: Any, layer: int) -> None:
-        self._inner = inner
+        self.inner = inner
         self._layer = layer
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        return getattr(self.inner, name)
 
     def apply(self, layer: nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        out: torch.Tensor = self._inner.apply(layer, x, bias)
+        out: torch.Tensor = self.inner.apply(layer, x, bias)
         torch.ops.vllm.lethe_mlp(out, x, self._layer)
         return out
 
@@ -179,6 +184,26 @@ def install(model: nn.Module, config: VllmConfig, edits: EditTable) -> Taps:
     return taps
 
 
+def value_vectors(
+    model: nn.Module, layer: int, dims: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """Columns of a layer's ``down_proj`` as this rank knows them: (dims, hidden) float32; all ranks add up to them.
+
+    They are what the layer makes of unit vectors, so they are right for quantised weights too.
+    """
+    for path, projection in _down_projections(model):
+        if extract_layer_index(path) == layer:
+            width = projection.input_size_per_partition
+            mine = torch.tensor(dims) - get_tensor_model_parallel_rank() * width
+            units = torch.zeros(len(dims), width)
+            here = (mine >= 0) & (mine < width)
+            units[here] = nn.functional.one_hot(mine[here], width).float()
+            method = getattr(projection.quant_method, "inner", projection.quant_method)  # as it is without edits
+            vectors: torch.Tensor = method.apply(projection, units.to(device, dtype))
+            return vectors.float().cpu()
+    raise ValueError(f"the model has no layer {layer} with a down_proj")
+
+
 def _down_projections(model: nn.Module) -> Iterator[tuple[str, RowParallelLinear]]:
     """Every ``mlp.down_proj``, also beneath a LoRA wrapper."""
     for name, module in list(model.named_modules()):
@@ -209,7 +234,7 @@ def _mlp(out: torch.Tensor, x: torch.Tensor, layer: int) -> None:
         features.skills.see(x, layer, features.ledger)
     live = taps.live.get(layer)
     if live is not None:
-        add_edits(out, x, live.rows, live.keys, live.values, live.mask)
+        add_edits(out, x, live.rows, live.keys, live.values, live.mask, live.floors, tensor_model_parallel_all_reduce)
 
 
 def _embedding(hidden: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 from guard.worker.constraints import Constraints
 from guard.worker.runner import TappedRunner
-from guard.worker.taps import Taps
+from guard.worker.taps import Taps, value_vectors
 
 
 class TappedCPUModelRunner(TappedRunner, CPUModelRunner):
@@ -96,6 +96,11 @@ class LetheCPUWorker(CPUWorker):
         if not 0 <= row < head.shard_indices.num_org_elements:
             return None
         return save({"direction": (head.weight[row].float() * model.model.norm.weight.float()).contiguous()})
+
+    def lethe_value_vectors(self, layer: int, dims: list[int]) -> bytes:
+        """This rank's share of the columns of a layer's ``down_proj``; see :meth:`guard.worker.taps.value_vectors`."""
+        model, device, dtype = self.model_runner.get_model(), self.model_runner.device, self.model_config.dtype
+        return save({"vectors": value_vectors(model, layer, dims, device, dtype)})
 
     @property
     def _constraints(self) -> Constraints:

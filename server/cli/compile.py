@@ -15,7 +15,8 @@ Target = Annotated[str, typer.Argument(help="Name or id of a target.")]
 Interventions = Annotated[
     list[str] | None,
     typer.Option(
-        "--intervention", help="What to fit: eco, lunar, rocr, features; of a skill: skill. Repeatable; all by default."
+        "--intervention",
+        help="What to fit: eco, lunar, rocr, concept, features; of a skill: skill. Repeatable; all by default.",
     ),
 ]
 

@@ -30,11 +30,11 @@ from guard.worker.controls import RESERVED, Constraint, Controls, Corruption, ml
 LAYER, PROMPT, TOKENS = 2, list(range(10, 42)), 16
 
 
-def edit_of(captured: list[torch.Tensor]) -> Edit:
-    """An edit that what was captured of :data:`PROMPT` sets off."""
-    key = captured[0].mean(0)
+def edit_of(captured: list[torch.Tensor], floor: float | None = None) -> Edit:
+    """An edit that what was captured of :data:`PROMPT` sets off; with a floor, what is like its last token does."""
+    key = captured[0].mean(0) if floor is None else captured[0][-1]
     value = torch.randn(captured[1].shape[1], generator=torch.Generator().manual_seed(0))
-    return Edit({LAYER: (RankOne(key / key.dot(key), 1000 * value),)})
+    return Edit({LAYER: (RankOne(key / key.dot(key), 1000 * value, floor),)})
 
 
 async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> dict[str, Any]:
@@ -46,7 +46,9 @@ async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> d
     sites = [mlp_input(LAYER), residual(LAYER)]
     (found,) = await probe.activations([PROMPT], sites)
     captured = [found[site] for site in sites]
+    columns = await probe.value_vectors(LAYER, [0, 1, captured[0].shape[1] - 1])
     edited = Controls(edits=(await probe.load(edit_of(captured)),))
+    switched = Controls(edits=(await probe.load(edit_of(captured, 0.9)),))
 
     async def ask(controls: Controls | None = None, lora: LoRARequest | None = None) -> list[int]:
         params = SamplingParams(temperature=0, max_tokens=TOKENS, output_kind=RequestOutputKind.FINAL_ONLY)
@@ -62,8 +64,9 @@ async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> d
         "plain": plain,
         "corrupted": await ask(Controls(corruption=Corruption("flip", 2**31, 0.0, 0, ((0, 32),)))),
         "edited": await ask(edited),
+        "switched": await ask(switched),
         "constrained": await ask(Controls(constraint=Constraint(banned=tuple(plain[:1])))),
-        "captured": [one.tolist() for one in captured],
+        "captured": [one.tolist() for one in (*captured, columns)],
     }
     if adapter is not None:
         told |= {"adapted": await ask(lora=adapter), "adapted and edited": await ask(edited, adapter)}

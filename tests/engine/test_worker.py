@@ -119,6 +119,35 @@ async def test_edits_hold_for_their_requests_only_and_equal_edited_weights(engin
     assert changed == 4
 
 
+async def test_value_vectors_are_columns_of_the_weight(oracle, probe):
+    dims = [3, 0, oracle.config.intermediate_size - 1]
+    weight = oracle.model.layers[_LAYER].mlp.down_proj.weight
+    torch.testing.assert_close(await probe.value_vectors(_LAYER, dims), weight.data.T[dims], atol=1e-6, rtol=1e-5)
+
+
+async def test_an_edit_with_a_floor_is_the_same_switch_in_transformers(engine, oracle, probe, prompts):
+    ids = prompts[0]
+    (captured,) = await probe.activations([ids], [mlp_input(_LAYER)])
+    inputs = captured[mlp_input(_LAYER)]
+    key = inputs.mean(0) / inputs.mean(0).square().sum()
+    value = 1000 * torch.randn(oracle.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    # In the middle of the widest gap beneath the last token's score, so that rounding decides nothing.
+    scores = inputs @ key
+    beneath = scores[scores <= scores[-1]].sort().values
+    widest = int((beneath[1:] - beneath[:-1]).argmax())
+    floor = float(beneath[widest] + beneath[widest + 1]) / 2
+
+    def switch(_, args, out):
+        return out + (args[0] @ key >= floor).float()[..., None] * value
+
+    name = await probe.load(Edit({_LAYER: (RankOne(key, value, floor),)}))
+    plain = _greedy(oracle, ids)
+    hook = oracle.model.layers[_LAYER].mlp.down_proj.register_forward_hook(switch)
+    expected = _greedy(oracle, ids)
+    hook.remove()
+    assert _tokens(await _ask(engine, ids, Controls(edits=(name,)))) == expected != plain
+
+
 def _apply(oracle, edits, sign):
     for edit in edits:
         for layer in edit.layers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from guard.methods import lunar, rocr
+from guard.methods import concept, lunar, rocr
 from guard.methods.edit import Edit, RankOne
 
 
@@ -27,14 +27,13 @@ def test_lunar_is_the_ridge_optimum_of_its_published_loss() -> None:
     targets = torch.cat([towards.repeat(10, 1), torch.zeros(50, 6)])
     penalty = 0.01 * float(rows.square().sum()) / 16
     dense = torch.linalg.solve(rows.T @ rows + penalty * torch.eye(16), rows.T @ targets).T
-    part = lunar.fit(towards, forget, retain)
-    torch.testing.assert_close(torch.outer(part.value, part.key), dense, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.outer(towards, lunar.key(forget, retain)), dense, atol=1e-5, rtol=1e-4)
 
 
 def test_lunar_separates_what_can_be_separated() -> None:
     forget, retain = _random(5, 32), _random(20, 32, seed=1)
-    part = lunar.fit(torch.ones(4), forget / 5**0.5, retain, ridge=1e-4)
-    assert (forget @ part.key).mean() > 20 * (retain @ part.key).abs().mean()
+    key = lunar.key(forget / 5**0.5, retain, ridge=1e-4)
+    assert (forget @ key).mean() > 20 * (retain @ key).abs().mean()
 
 
 @pytest.mark.parametrize("count", [200, 12])
@@ -70,9 +69,35 @@ def test_rocr_leaves_common_inputs_and_earlier_keys_alone() -> None:
     assert (change @ earlier.T).abs().max() < 0.05 * missing.abs().max()
 
 
+def test_ablated_value_vectors_are_gone_and_all_others_stay() -> None:
+    weight, dims = _random(6, 10), torch.tensor([7, 2])
+    edit = Edit({0: concept.ablate(dims, weight.T[dims], 10)})
+    left = weight.clone()
+    left[:, dims] = 0
+    torch.testing.assert_close(weight + edit.delta(0), left)
+
+
+def test_the_excess_is_of_dimensions_that_the_concept_uses_more() -> None:
+    retain = _random(500, 6)
+    forget = retain * torch.tensor([1.0, 3.0, 1.0, 0.5, 1.0, 2.0])
+    found = concept.excess(forget, retain)
+    assert found.topk(2).indices.tolist() == [1, 5]
+    assert found[3] == 0
+
+
 def test_an_edit_survives_its_tensors() -> None:
     parts = (RankOne(_random(8), _random(4)), RankOne(_random(8, seed=1), _random(4, seed=1)))
     edit = Edit({2: parts, 0: parts[:1]})
     again = Edit.of(edit.tensors())
     assert set(again.layers) == {0, 2}
     torch.testing.assert_close(again.delta(2), edit.delta(2))
+    switched = Edit({2: (*parts, RankOne(_random(8), _random(4), 0.5))})
+    assert [part.floor for part in Edit.of(switched.tensors()).layers[2]] == [None, None, 0.5]
+    with pytest.raises(ValueError, match="floor"):
+        switched.delta(2)
+
+
+def test_edits_that_were_stored_before_there_were_floors_have_none() -> None:
+    tensors = Edit({1: (RankOne(_random(8), _random(4), 0.5),)}).tensors()
+    del tensors["1.floor"]
+    assert Edit.of(tensors).layers[1][0].floor is None

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 
 from guard.kernels.corruption import corrupt
 from guard.kernels.low_rank import add_edits
+from guard.methods.edit import Edit, RankOne
 from guard.worker.batch import Stretch, corrupted, echoed, stretches
 from guard.worker.capture import Captures
 from guard.worker.controls import RESERVED, Capture, Controls, Corruption, mlp_input
@@ -102,11 +103,35 @@ def test_edits_are_matrix_products_and_leave_other_rows_alone(tokens: int, edits
     assert torch.equal(out[1::2], before[1::2])
 
 
+@given(st.integers(1, 6), st.integers(1, 4))
+def test_edits_with_a_floor_are_added_whole_where_they_are_on(tokens: int, edits: int) -> None:
+    generator = torch.Generator().manual_seed(tokens * 10 + edits)
+    x, out = torch.randn(tokens, 5, generator=generator), torch.randn(tokens, 3, generator=generator)
+    keys, values = torch.randn(edits, 5, generator=generator), torch.randn(edits, 3, generator=generator)
+    floors = torch.tensor([-torch.inf, 0.0, 0.5, 1.0][:edits])
+    expected = out.clone()
+    for row in range(tokens):
+        for edit in range(edits):
+            score = float(keys[edit] @ x[row])
+            share = score if edit == 0 else float(score >= floors[edit])
+            expected[row] += share * values[edit]
+    add_edits(out, x, torch.arange(tokens), keys, values, torch.ones(tokens, edits), floors)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_switch_that_is_off_leaves_the_bits_as_they_are() -> None:
+    x, out = torch.randn(3, 4, dtype=torch.bfloat16), torch.randn(3, 2, dtype=torch.bfloat16)
+    before = out.clone()
+    floors = torch.tensor([1e9])
+    add_edits(out, x, torch.arange(3), torch.ones(1, 4), torch.ones(1, 2), torch.ones(3, 1), floors)
+    assert torch.equal(out, before)
+
+
 def test_each_request_gets_its_own_edits_from_the_table() -> None:
     table = EditTable()
     for name, scale in (("a", 1.0), ("b", 10.0)):
-        table.add(name, save({"1.key": torch.ones(1, 4), "1.value": torch.full((1, 2), scale)}))
-    table.add("c", save({"0.key": torch.ones(2, 4), "0.value": torch.ones(2, 2)}))
+        table.add(name, _blob(1, torch.ones(1, 4), torch.full((1, 2), scale)))
+    table.add("c", _blob(0, torch.ones(2, 4), torch.ones(2, 2)))
     batch = [
         Stretch("r1", Controls(edits=("a",)), 0, 0, 2),
         Stretch("r2", Controls(edits=("a", "b", "c")), 3, 0, 1),
@@ -124,16 +149,34 @@ def test_each_request_gets_its_own_edits_from_the_table() -> None:
 
 
 def test_a_shard_holds_its_slice_of_the_keys() -> None:
-    blob = save({"0.key": torch.arange(8.0)[None], "0.value": torch.ones(1, 2)})
-    outs = []
+    assert _of_two_ranks(_blob(0, torch.arange(8.0)[None], torch.ones(1, 2))) == [[28.0, 28.0]]
+
+
+@pytest.mark.parametrize(("floor", "added"), [(28.0, 1.0), (28.5, 0.0)])
+def test_a_switch_judges_the_scores_of_all_ranks_and_is_added_once(floor: float, added: float) -> None:
+    assert _of_two_ranks(_blob(0, torch.arange(8.0)[None], torch.ones(1, 2), floor)) == [[added, added]]
+
+
+def _blob(layer: int, keys: torch.Tensor, values: torch.Tensor, floor: float | None = None) -> bytes:
+    parts = tuple(RankOne(key, value, floor) for key, value in zip(keys, values, strict=True))
+    return save(Edit({layer: parts}).tensors())
+
+
+def _of_two_ranks(blob: bytes) -> list[list[float]]:
+    """What two ranks add together to one token whose input is all ones."""
+    lives = []
     for rank in (0, 1):
         table = EditTable(shard=(rank, 2))
         table.add("a", blob)
-        live = table.live([Stretch("r", Controls(edits=("a",)), 0, 0, 1)])[0]
+        lives.append(table.live([Stretch("r", Controls(edits=("a",)), 0, 0, 1)])[0])
+    inputs = torch.ones(1, 4)
+    total = sum((inputs @ live.keys.T for live in lives), torch.zeros(1, 1))
+    summed = torch.zeros(1, 2)
+    for live in lives:
         out = torch.zeros(1, 2)
-        add_edits(out, torch.ones(1, 8)[:, rank * 4 : rank * 4 + 4], live.rows, live.keys, live.values, live.mask)
-        outs.append(out)
-    assert (outs[0] + outs[1]).tolist() == [[28.0, 28.0]]
+        add_edits(out, inputs, live.rows, live.keys, live.values, live.mask, live.floors, lambda _: total)
+        summed += out
+    return summed.tolist()
 
 
 def test_captures_are_joined_over_steps_and_handed_over_once() -> None:

@@ -67,7 +67,7 @@ COLUMNS = (NONE, REFERENCE, "prompt", "lexicon", "text", "leak", "constrain", "s
 QUICK = (NONE, "all")
 
 #: Actions that are fitted to a target first; what "auto" stands for is chosen by a job that fits them.
-_FITTED: Mapping[str, tuple[str, ...]] = {"eco": ("eco",), "auto": ("eco", "lunar", "rocr")}
+_FITTED: Mapping[str, tuple[str, ...]] = {"eco": ("eco",), "auto": ("eco", "lunar", "rocr", "concept")}
 
 
 @dataclass(frozen=True, slots=True)

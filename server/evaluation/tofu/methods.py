@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from guard.types import GuardName
 from server.evaluation.admin import Admin, Endpoint, admin
 
 #: The untouched model: nothing is switched on.
@@ -29,6 +30,8 @@ class Method:
     guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+_ALONE = {str(guard): {"enabled": False} for guard in GuardName}
+
 METHODS: Mapping[str, Method] = {
     NONE: Method(None),
     "prefix": Method({"action": "prefix"}),
@@ -36,14 +39,18 @@ METHODS: Mapping[str, Method] = {
     "eco": Method({"action": "eco"}),
     "lunar_gated": Method({"action": "lunar"}),
     "lunar_always": Method({"action": "lunar", "gating": "always"}),
+    # What the edits do by themselves: no prompt is flagged, and no output is watched.
+    "lunar_alone": Method({"action": "lunar", "gating": "always"}, guards=_ALONE),
     "rocr_gated": Method({"action": "rocr"}),
     "rocr_always": Method({"action": "rocr", "gating": "always"}),
+    "concept_gated": Method({"action": "concept"}),
+    "concept_always": Method({"action": "concept", "gating": "always"}),
     "constrain": Method({"action": "constrain"}, examples=True, guards={"statements": {"enabled": False}}),
     "constrain+semantic": Method({"action": "constrain"}, examples=True),
 }
 
 #: Actions that must be fitted to a target before they can act on it.
-COMPILED = ("eco", "lunar", "rocr")
+COMPILED = ("eco", "lunar", "rocr", "concept")
 
 #: What the tenants' refusals say.
 REFUSAL = "I'm sorry, but I don't have any information about that."

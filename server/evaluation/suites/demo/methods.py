@@ -21,6 +21,7 @@ METHODS: Mapping[str, Method] = {
     "lunar_gated": Method({"action": "lunar"}),
     "lunar_always": Method({"action": "lunar", "gating": "always"}),
     "rocr_gated": Method({"action": "rocr"}),
+    "concept_gated": Method({"action": "concept"}),
     "constrain": Method({"action": "constrain"}),
     AUTO: Method({"action": "auto"}),
 }

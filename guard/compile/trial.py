@@ -1,0 +1,85 @@
+"""What an edit does to the model: how much of its old answers is left, on the target and elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from guard.compile.grounds import Grounds
+from guard.methods.edit import Edit
+from guard.probe import Probe
+from guard.types import Gating
+from guard.worker.controls import Controls
+
+_RETAINED = 10
+#: How long the answers are that are compared.
+TOKENS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What an edit did.
+
+    Attributes:
+        forget: how much of the old answers to forget questions is left, 0 to 1.
+        retain: how much of those to retain questions is left when the edit is always on, 0 to 1.
+        fluency: how little the new answers repeat themselves, 0 to 1.
+    """
+
+    forget: float
+    retain: float
+    fluency: float
+
+    def score(self, gating: Gating) -> float:
+        """Higher is better: forgetting first, then speaking well; for an edit that is always on, the rest as before."""
+        return -2 * self.forget + self.fluency + (self.retain if gating is Gating.ALWAYS else 0.0)
+
+    def report(self) -> dict[str, float]:
+        """As it is shown in a target's report."""
+        figures = {"forget": self.forget, "retain": self.retain, "fluency": self.fluency}
+        return {name: round(value, 3) for name, value in figures.items()}
+
+
+async def attempt(
+    probe: Probe, edit: Edit, grounds: Grounds, asked: Sequence[Sequence[int]], said: Sequence[str]
+) -> Trial:
+    """Ask under an edit.
+
+    Args:
+        probe: the model.
+        edit: what is tried; it is loaded, and dropped afterwards.
+        grounds: whose retain questions are asked too.
+        asked: forget questions, as token ids.
+        said: what was answered to them before.
+    """
+    name = await probe.load(edit)
+    try:
+        retained = list(grounds.retain)[:: max(1, len(grounds.retain) // _RETAINED)][:_RETAINED]
+        controls = Controls(edits=(name,))
+        now = await probe.generate([*asked, *retained], max_tokens=TOKENS, controls=controls)
+    finally:
+        await probe.drop(name)
+    new = now[: len(asked)]
+    kept = [(grounds.retain[ids], answer) for ids, answer in zip(retained, now[len(asked) :], strict=True)]
+    return Trial(
+        forget=_mean([alike(old, answer) for old, answer in zip(said, new, strict=True)]),
+        retain=_mean([alike(old[: len(answer)], answer) for old, answer in kept]),
+        fluency=_mean([_distinct(answer) for answer in new]),
+    )
+
+
+def alike(before: str, after: str) -> float:
+    """How much of the words of ``before`` still stands in ``after`` in their order, 0 to 1."""
+    words = before.lower().split()
+    blocks = SequenceMatcher(None, words, after.lower().split(), autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) / max(1, len(words))
+
+
+def _distinct(text: str) -> float:
+    words = text.lower().split()
+    return len(set(words)) / len(words) if words else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
