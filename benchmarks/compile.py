@@ -1,6 +1,6 @@
 """Seconds to compile a target, by method, and what compiling costs the traffic that is served meanwhile.
 
-    python benchmarks/compile.py [--model DIR] [--targets 5] [--rounds 3] --json FILE
+    python benchmarks/compile.py [--model DIR --data DIR] [--targets 5] [--rounds 3] --json FILE
 
 Traffic is the same greedy requests in a closed loop, measured alternately without and with compile jobs running; the
 ratio is of medians of the rounds.
@@ -25,12 +25,13 @@ from guard.compile.concept import ConceptFit
 from guard.compile.eco import EcoFit
 from guard.compile.grounds import Grounds, render, survey
 from guard.compile.lunar import LunarFit
-from guard.compile.questions import invented_names, ordinary
+from guard.compile.questions import ordinary
 from guard.compile.rocr import RocrFit
 from guard.probe import EngineProbe
 from guard.types import ForgetTarget, TargetSpec
 from server.demo.model import build
 from server.demo.recipe import Recipe
+from server.evaluation.tofu.data import author_names, load
 
 _CLIENTS, _TOKENS = 8, 32
 
@@ -113,7 +114,7 @@ async def _main(options: argparse.Namespace) -> None:
         recipe = Recipe()
         model, names = build(recipe).folder, [entity.name for entity in recipe.world.forget]
     else:
-        model, names = options.model, invented_names(options.targets)
+        model, names = options.model, author_names(load(options.data)["forget"])
     async with lethe_engine(model, "--max-model-len", "512", "--scheduling-policy", "priority") as engine:
         figures = await _measure(engine, names[: options.targets], options.rounds, options.seconds)
     figures["model"] = str(model)
@@ -125,7 +126,10 @@ async def _main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a model folder; by default the demo model and its own people")
+    parser.add_argument("--model", type=Path, help="trained on TOFU; by default the demo model and its own people")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data/tofu"), help="TOFU, whose authors MODEL knows"
+    )
     parser.add_argument("--targets", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="of traffic in each half of a round")

@@ -31,8 +31,9 @@ _COEFFICIENTS = (1.0, 2.0, 3.0)
 _CHECKED = 10  # questions that are asked to see what an edit does
 #: A switch is on half-way between what its key says of most questions on the target and of hardly any other.
 _MOST, _HARDLY = 0.1, 0.99
-#: An edit that leaves more than this of what was said is not good enough to be taken over from another target.
-_ENOUGH = 0.45
+#: What suited another target is taken over where it leaves less than this of what was said; where nothing at its layer
+#: leaves less than that, all layers are tried.
+_GOOD, _ENOUGH = 0.15, 0.45
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,11 @@ class _Seen:
 
 
 class LunarFit:
-    """Fits targets on one model; the layers that suit the first are tried first on the next."""
+    """Fits targets on one model; what suits one is tried first on the next."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
-        self._layers: dict[Gating, int] = {}
+        self._suited: dict[Gating, Choice] = {}
 
     async def fit(self, target: ForgetTarget, grounds: Grounds, progress: Progress) -> Artifact:
         """The edits of one target, as an artifact of ``lunar`` with tensors ``{gating}/{layer}.key`` and so on."""
@@ -91,22 +92,30 @@ class LunarFit:
             value = choice.coefficient * _towards(choice.layer, seen, grounds)
             return Edit({choice.layer: (RankOne(key, value, floor),)})
 
-        async def best(layers: Sequence[int], gating: Gating) -> tuple[Choice, Trial]:
+        async def best(choices: Sequence[Choice], gating: Gating) -> tuple[Choice, Trial]:
             tried = []
-            for choice in (Choice(layer, c) for layer in layers for c in _COEFFICIENTS):
+            for choice in choices:
                 progress(f"{gating}: layer {choice.layer}, coefficient {choice.coefficient:g}", 0.5)
                 tried.append((choice, await attempt(self._probe, await edit(choice, gating), grounds, held, said)))
             return max(tried, key=lambda one: one[1].score(gating))
+
+        async def chosen(gating: Gating) -> tuple[Choice, Trial]:
+            suited = self._suited.get(gating)
+            if suited is not None:
+                first = await best([suited], gating)
+                if first[1].forget < _GOOD:
+                    return first
+                second = await best([Choice(suited.layer, c) for c in _COEFFICIENTS], gating)
+                if second[1].forget < _ENOUGH:
+                    return second
+            return await best([Choice(at, c) for at in candidates(self._probe.layers) for c in _COEFFICIENTS], gating)
 
         tensors: dict[str, torch.Tensor] = {}
         settings: dict[str, Any] = {"direction": "unanswerable" if grounds.refuses else "opening"}
         report: dict[str, Any] = {"questions": len(prompts), "known": len(known)}
         for gating in Gating:
-            known_layer = self._layers.get(gating)
-            choice, trial = await best(candidates(self._probe.layers) if known_layer is None else [known_layer], gating)
-            if known_layer is not None and trial.forget > _ENOUGH:
-                choice, trial = await best(candidates(self._probe.layers), gating)
-            self._layers[gating] = choice.layer
+            choice, trial = await chosen(gating)
+            self._suited[gating] = choice
             found = await edit(choice, gating)
             tensors |= {f"{gating}/{name}": tensor for name, tensor in found.tensors().items()}
             settings[gating] = {"layer": choice.layer, "coefficient": choice.coefficient}
@@ -134,19 +143,18 @@ def _key(index: int, seen: _Seen, grounds: Grounds, gating: Gating) -> tuple[tor
     layer = grounds.layers[index]
     starts, others = seen.at(mlp_input(index))
     # Each kind of token weighs by its mean, whatever their numbers.
-    stays = torch.cat([0.7 * rows / len(rows) ** 0.5 for rows in (layer.others, others)])
+    stays = lunar.Retained(torch.cat([0.7 * _mean_weight(rows) for rows in (layer.others, others)]))
     if gating is Gating.GATED:
-        return _normal(lunar.key(_mean_weight(torch.cat([starts, layer.starts])), stays), starts), None
+        return _normal(stays.key(_mean_weight(torch.cat([starts, layer.starts]))), starts), None
 
     def key(target: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        return _normal(lunar.key(_mean_weight(target), torch.cat([stays, _mean_weight(others)])), target)
+        return _normal(stays.key(_mean_weight(target), _mean_weight(others)), target)
 
     # What keys say of questions that they were not made from. Questions on one name mostly stand in one run of ten.
     half = torch.arange(len(layer.starts)) // 10 % 2 == 0
-    elsewhere = [layer.starts[mine] @ key(starts, layer.starts[~mine]) for mine in (half, ~half)]
-    here = [starts[mine::2] @ key(starts[1 - mine :: 2], layer.starts) for mine in (0, 1)] if len(starts) > 1 else []
-    most = float(torch.cat(here or [torch.ones(1)]).quantile(_MOST))
-    return key(starts, layer.starts), (most + float(torch.cat(elsewhere).quantile(_HARDLY))) / 2
+    hardly = (layer.starts[half] @ key(starts, layer.starts[~half])).quantile(_HARDLY)
+    most = (starts[1::2] @ key(starts[::2], layer.starts)).quantile(_MOST) if len(starts) > 1 else torch.tensor(1.0)
+    return key(starts, layer.starts), float(hardly + most) / 2
 
 
 def _mean_weight(rows: torch.Tensor) -> torch.Tensor:

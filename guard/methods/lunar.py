@@ -24,26 +24,32 @@ def direction(unanswerable: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
     return unanswerable.float().mean(0) - forget.float().mean(0)
 
 
-def key(forget: torch.Tensor, retain: torch.Tensor, *, ridge: float = 0.01) -> torch.Tensor:
-    """``s`` of one layer: (d_in,). The edit is ``RankOne(s, c r)``.
+class Retained:
+    """What stays, whatever is to move: its part of the normal equations is worked out once for many keys."""
 
-    Args:
-        forget: (n, d_in), inputs of ``down_proj`` on forget prompts; a row may be scaled to weigh its token.
-        retain: (m, d_in), likewise on what must stay.
-        ridge: ``lambda`` as a share of the mean square of the inputs.
-    """
-    rows = torch.cat([forget, retain]).float()
-    penalty = ridge * float(rows.square().sum()) / rows.shape[1]
-    return ridge_solve(rows, forget.float().sum(0), penalty)
+    def __init__(self, rows: torch.Tensor) -> None:
+        """Take ``rows`` (n, d_in), inputs of ``down_proj``; a row may be scaled to weigh its token."""
+        self._rows = rows.float()
+        # By way of whichever of n and d_in is smaller: wide layers never need a (d_in, d_in) matrix.
+        self._wide = rows.shape[1] > len(rows)
+        self._gram = self._rows @ self._rows.T if self._wide else self._rows.T @ self._rows
+        self._square = float(self._rows.square().sum())
 
+    def key(self, forget: torch.Tensor, retain: torch.Tensor | None = None, *, ridge: float = 0.01) -> torch.Tensor:
+        """``s`` of one layer: (d_in,). The edit is ``RankOne(s, c r)``.
 
-def ridge_solve(rows: torch.Tensor, right: torch.Tensor, penalty: float) -> torch.Tensor:
-    """``(X^T X + penalty I)^{-1} right`` for rows ``X`` (n, d), by way of whichever of n and d is smaller.
-
-    Wide layers (d of many thousands) thus never need a (d, d) matrix (Woodbury's identity).
-    """
-    count, width = rows.shape
-    if count >= width:
-        return torch.linalg.solve(rows.T @ rows + penalty * torch.eye(width), right)
-    inner = torch.linalg.solve(rows @ rows.T + penalty * torch.eye(count), rows @ right)
-    return (right - rows.T @ inner) / penalty
+        Args:
+            forget: (n, d_in), inputs of ``down_proj`` on forget prompts.
+            retain: (m, d_in), more of what stays.
+            ridge: ``lambda`` as a share of the mean square of the inputs.
+        """
+        right = forget.float().sum(0)
+        more = forget.float() if retain is None else torch.cat([forget, retain]).float()
+        penalty = ridge * (self._square + float(more.square().sum())) / more.shape[1]
+        if not self._wide:
+            return torch.linalg.solve(self._gram + more.T @ more + penalty * torch.eye(more.shape[1]), right)
+        # Woodbury's identity.
+        rows, cross = torch.cat([self._rows, more]), self._rows @ more.T
+        gram = torch.cat([torch.cat([self._gram, cross], 1), torch.cat([cross.T, more @ more.T], 1)])
+        inner = torch.linalg.solve(gram + penalty * torch.eye(len(rows)), rows @ right)
+        return (right - rows.T @ inner) / penalty
