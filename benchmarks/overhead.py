@@ -28,6 +28,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,14 @@ _AGAIN = 4
 Runs = dict[int, dict[str, list[tuple[Load, Load]]]]
 
 
-async def measure(servers: dict[bool, Serving], some: list[Case], options: argparse.Namespace, bar: Progress) -> Runs:
-    """Ask every case in turn, ``options.rounds`` times."""
+async def measure(
+    servers: dict[bool, Serving],
+    some: list[Case],
+    options: argparse.Namespace,
+    bar: Progress,
+    after: Callable[[Runs], None],
+) -> Runs:
+    """Ask every case in turn, ``options.rounds`` times; ``after`` every round it is told what was measured so far."""
     talk, rng = conversations(options.turns), random.Random(0)
     runs: Runs = defaultdict(lambda: defaultdict(list))
     counts: dict[int, int] = {}
@@ -79,8 +86,8 @@ async def measure(servers: dict[bool, Serving], some: list[Case], options: argpa
             await ask(case, clients, clients)
             bar.advance(task)
     task = bar.add_task("measuring", total=options.rounds * len(options.clients) * len(some))
-    for _, clients in itertools.product(range(options.rounds), options.clients):
-        for case in rng.sample(some, len(some)):
+    for _ in range(options.rounds):
+        for clients, case in ((clients, case) for clients in options.clients for case in rng.sample(some, len(some))):
             found: list[Load] = [Load(), Load()]
             for place in rng.sample((0, 1), 2):
                 asked = (PLAIN_CASE, case)[place]
@@ -88,6 +95,7 @@ async def measure(servers: dict[bool, Serving], some: list[Case], options: argpa
                 found[place] = await ask(asked, counts[clients], clients)
             runs[clients][case.name].append((found[0], found[1]))
             bar.advance(task)
+        after(runs)
     return runs
 
 
@@ -132,6 +140,11 @@ def headline(case: str, by_clients: dict[str, Any]) -> dict[str, Any]:
     return {**figures, "within_bars": figures["throughput_ratio"] >= _THROUGHPUT and first}
 
 
+def write(file: Path, report: dict[str, Any]) -> None:
+    """Write the report."""
+    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
 def acted(server: Serving) -> float:
     """How often a guard did anything, which in clean traffic should be never."""
     metrics = httpx.get(f"{server.url}/metrics", timeout=30).text
@@ -165,7 +178,13 @@ def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str
                 bar.advance(task)
             memory[f"lethe, {count:,} targets"] = lethe.memory()
         idle = {name: _idle(server) for name, server in (("plain", plain), ("lethe", lethe))}
-        runs = asyncio.run(measure({False: plain, True: lethe}, some, options, bar))
+
+        def keep(runs: Runs) -> None:
+            """Write what there is, in case that this is broken off."""
+            rounds = len(runs[options.clients[0]][PLAIN_CASE.name])
+            write(options.json, {"unfinished_after_rounds": rounds, "cases": summary(runs, some), **found})
+
+        runs = asyncio.run(measure({False: plain, True: lethe}, some, options, bar, keep))
         memory |= {"plain, after the traffic": plain.memory(), "lethe, after the traffic": lethe.memory()}
         found |= {"guards_acted": acted(lethe), "idle_cpu_share": idle, "memory": memory}
     results = summary(runs, some)
@@ -247,7 +266,7 @@ def main() -> None:
     options, console = _arguments(), Console()
     with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
         report = served(options, Path(folder), bar)
-    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write(options.json, report)
     console.print(table(report))
     for name in ("clean", "passed_through"):
         console.print(name, report[name], highlight=False)

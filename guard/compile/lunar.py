@@ -29,8 +29,6 @@ from guard.worker.controls import mlp_input, residual
 
 _COEFFICIENTS = (1.0, 2.0, 3.0)
 _CHECKED = 10  # questions that are asked to see what an edit does
-#: A switch is on half-way between what its key says of most questions on the target and of hardly any other.
-_MOST, _HARDLY = 0.1, 0.99
 #: What suited another target is taken over where it leaves less than this of what was said; where nothing at its layer
 #: leaves less than that, all layers are tried.
 _GOOD, _ENOUGH = 0.15, 0.45
@@ -143,24 +141,7 @@ def _key(index: int, seen: _Seen, grounds: Grounds, gating: Gating) -> tuple[tor
     layer = grounds.layers[index]
     starts, others = seen.at(mlp_input(index))
     # Each kind of token weighs by its mean, whatever their numbers.
-    stays = lunar.Retained(torch.cat([0.7 * _mean_weight(rows) for rows in (layer.others, others)]))
-    if gating is Gating.GATED:
-        return _normal(stays.key(_mean_weight(torch.cat([starts, layer.starts]))), starts), None
-
-    def key(target: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        return _normal(stays.key(_mean_weight(target), _mean_weight(others)), target)
-
-    # What keys say of questions that they were not made from. Questions on one name mostly stand in one run of ten.
-    half = torch.arange(len(layer.starts)) // 10 % 2 == 0
-    hardly = (layer.starts[half] @ key(starts, layer.starts[~half])).quantile(_HARDLY)
-    most = (starts[1::2] @ key(starts[::2], layer.starts)).quantile(_MOST) if len(starts) > 1 else torch.tensor(1.0)
-    return key(starts, layer.starts), float(hardly + most) / 2
-
-
-def _mean_weight(rows: torch.Tensor) -> torch.Tensor:
-    return rows / len(rows) ** 0.5
-
-
-def _normal(key: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """A key that says 1 of the target on average: ridge shrinks it, and the coefficient should mean what it says."""
-    return key / float((starts @ key).mean())
+    stays = lunar.Retained(torch.cat([0.7 * lunar.weighed(rows) for rows in (layer.others, others)]))
+    if gating is Gating.ALWAYS:
+        return stays.switch(starts, layer.starts)
+    return lunar.normal(stays.key(lunar.weighed(torch.cat([starts, layer.starts]))), starts), None

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import torch
 
+#: A switch is on half-way between what its key says of most inputs that it is for and of hardly any other.
+_MOST, _HARDLY = 0.1, 0.99
+
 
 def direction(unanswerable: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
     """``r``: from the mean residual of forget prompts to that of prompts the model says it cannot answer.
@@ -53,3 +56,30 @@ class Retained:
         gram = torch.cat([torch.cat([self._gram, cross], 1), torch.cat([cross.T, more @ more.T], 1)])
         inner = torch.linalg.solve(gram + penalty * torch.eye(len(rows)), rows @ right)
         return (right - rows.T @ inner) / penalty
+
+    def switch(self, target: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The key of a switch, which says 1 of the target on average, and its floor.
+
+        Args:
+            target: (n, d_in), inputs at which it is to be on.
+            others: (m, d_in), of the same kind, at which it is not; inputs that go together next to each other.
+        """
+
+        def key(target: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+            return normal(self.key(weighed(target), weighed(others)), target)
+
+        # What keys say of inputs that they were not made from; in runs of ten, so that few that go together are parted.
+        half = torch.arange(len(others)) // 10 % 2 == 0
+        hardly = (others[half] @ key(target, others[~half])).quantile(_HARDLY)
+        most = (target[1::2] @ key(target[::2], others)).quantile(_MOST) if len(target) > 1 else torch.tensor(1.0)
+        return key(target, others), float(hardly + most) / 2
+
+
+def weighed(rows: torch.Tensor) -> torch.Tensor:
+    """Inputs (n, d_in) scaled so that they weigh as much together, whatever their number."""
+    return rows / len(rows) ** 0.5
+
+
+def normal(key: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A key (d_in,) that says 1 of ``target`` (n, d_in) on average: ridge shrinks it, and coefficients should not."""
+    return key / float((target @ key).mean())

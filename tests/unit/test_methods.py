@@ -35,6 +35,18 @@ def test_lunar_separates_what_can_be_separated() -> None:
     assert (forget @ key).mean() > 20 * (retain @ key).abs().mean()
 
 
+@pytest.mark.parametrize("width", [32, 300])
+def test_a_switch_is_on_at_new_inputs_of_its_target_and_off_at_others(width: int) -> None:
+    subject = 3 * _random(width, seed=9) / width**0.5
+    new = subject + 0.5 * _random(40, width, seed=1) / width**0.5
+    others = _random(200, width, seed=2) / width**0.5
+    key, floor = lunar.Retained(_random(50, width, seed=3) / width**0.5).switch(
+        subject + 0.5 * _random(20, width, seed=4) / width**0.5, others[:100]
+    )
+    assert (new @ key >= floor).float().mean() >= 0.9
+    assert (others[100:] @ key >= floor).float().mean() <= 0.02
+
+
 @pytest.mark.parametrize("count", [200, 12])
 def test_common_directions_are_those_with_large_mean_squares(count: int) -> None:
     inputs = _random(count, 24) * torch.tensor([3.0] * 6 + [0.01] * 18)

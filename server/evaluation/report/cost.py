@@ -183,5 +183,11 @@ KINDS = (
         "python benchmarks/tenants.py --rounds 2 --json benchmarks/results/tenants.json",
         tenants,
     ),
-    Kind("compile", "Compiling", "python benchmarks/compile.py --json benchmarks/results/compile.json", compiling),
+    Kind(
+        "compile",
+        "Compiling",
+        "python benchmarks/compile.py --model ../shared/models/tofu-full --targets 8 "
+        "--json benchmarks/results/compile.json",
+        compiling,
+    ),
 )
