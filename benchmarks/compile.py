@@ -2,8 +2,8 @@
 
     python benchmarks/compile.py [--model DIR --data DIR] [--targets 5] [--rounds 3] --json FILE
 
-Traffic is the same greedy requests in a closed loop, measured alternately without and with compile jobs running; the
-ratio is of medians of the rounds.
+Traffic is the same greedy requests in a closed loop, measured alternately without anything else and for as long as one
+target takes to be compiled meanwhile, by every method; the ratio is of medians of the rounds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from guard.compile.concept import ConceptFit
 from guard.compile.eco import EcoFit
-from guard.compile.grounds import Grounds, render, survey
+from guard.compile.grounds import render, survey
 from guard.compile.lunar import LunarFit
 from guard.compile.questions import ordinary
 from guard.compile.rocr import RocrFit
@@ -41,14 +42,14 @@ def _target(number: int, name: str) -> ForgetTarget:
     return ForgetTarget(f"tgt_{number}", 1, TargetSpec(name=name), now, now)
 
 
-async def _traffic(engine: Any, prompts: list[list[int]], seconds: float) -> float:
-    """Output tokens a second of ``_CLIENTS`` clients that ask one after the other."""
-    ends, tokens = time.monotonic() + seconds, 0
+async def _traffic(engine: Any, prompts: list[list[int]], meanwhile: Awaitable[object]) -> float:
+    """Output tokens a second of ``_CLIENTS`` clients that ask one after the other until ``meanwhile`` is done."""
+    until, tokens = asyncio.ensure_future(meanwhile), 0
 
     async def client(number: int) -> None:
         nonlocal tokens
         asked = 0
-        while time.monotonic() < ends:
+        while not until.done():
             ids = prompts[(number * 31 + asked) % len(prompts)]
             params = SamplingParams(
                 temperature=0, max_tokens=_TOKENS, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
@@ -59,6 +60,7 @@ async def _traffic(engine: Any, prompts: list[list[int]], seconds: float) -> flo
 
     began = time.monotonic()
     await asyncio.gather(*(client(number) for number in range(_CLIENTS)))
+    await until
     return tokens / (time.monotonic() - began)
 
 
@@ -80,14 +82,18 @@ async def _measure(engine: Any, names: list[str], rounds: int, seconds: float) -
             await fit.fit(_target(number, name), grounds, lambda *_: None)
             spent[method].append(time.monotonic() - began)
     prompts = [render(probe.tokenizer, prompt) for prompt in ordinary(64)]
-    idle, busy = [], []
-    await _traffic(engine, prompts, seconds / 2)
-    for _ in range(rounds):
-        idle.append(await _traffic(engine, prompts, seconds))
-        compiling = asyncio.create_task(_endlessly(fits["lunar"], names, grounds))
-        busy.append(await _traffic(engine, prompts, seconds))
-        compiling.cancel()
-        await asyncio.gather(compiling, return_exceptions=True)
+    idle, busy, beside = [], [], []
+
+    async def compiled(name: str) -> None:
+        began = time.monotonic()
+        for fit in fits.values():
+            await fit.fit(_target(0, name), grounds, lambda *_: None)
+        beside.append(time.monotonic() - began)
+
+    await _traffic(engine, prompts, asyncio.sleep(seconds / 2))
+    for number in range(rounds):
+        idle.append(await _traffic(engine, prompts, asyncio.sleep(seconds)))
+        busy.append(await _traffic(engine, prompts, compiled(names[number % len(names)])))
     return {
         "survey_s": surveyed,
         "seconds": {
@@ -98,15 +104,10 @@ async def _measure(engine: Any, names: list[str], rounds: int, seconds: float) -
             "idle_tokens_s": statistics.median(idle),
             "compiling_tokens_s": statistics.median(busy),
             "ratio": statistics.median(busy) / statistics.median(idle),
+            "seconds_of_all_methods": statistics.median(beside),
             "rounds": [list(pair) for pair in zip(idle, busy, strict=True)],
         },
     }
-
-
-async def _endlessly(fit: Any, names: list[str], grounds: Grounds) -> None:
-    while True:
-        for number, name in enumerate(names):
-            await fit.fit(_target(number, name), grounds, lambda *_: None)
 
 
 async def _main(options: argparse.Namespace) -> None:
@@ -132,6 +133,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--targets", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of traffic in each half of a round")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of traffic alone in each round")
     parser.add_argument("--json", type=Path)
     asyncio.run(_main(parser.parse_args()))

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,8 +61,8 @@ class Probe(Protocol):
     async def load(self, edit: Edit) -> str:
         """Load an edit for ``Controls.edits``; its name. Loading one twice costs nothing."""
 
-    async def drop(self, name: str) -> None:
-        """Unload something now; what nobody uses is unloaded in time."""
+    def borrowed(self, edit: Edit) -> AbstractAsyncContextManager[str]:
+        """Load an edit under a name of its own, and unload it in the end, also where the same is being served."""
 
     def holds(self, name: str) -> bool:
         """Whether something is still loaded, by its name; if so it stays for now, since it is about to be used."""
@@ -151,9 +152,15 @@ class EngineProbe:
         blob = save(edit.tensors())
         return await self._loads.load("edit", blob, blob)
 
-    async def drop(self, name: str) -> None:
-        """See :meth:`Probe.drop`."""
-        await self._loads.drop(name)
+    @asynccontextmanager
+    async def borrowed(self, edit: Edit) -> AsyncIterator[str]:
+        """See :meth:`Probe.borrowed`."""
+        blob = save(edit.tensors())
+        name = await self._loads.load("edit", blob + secrets.token_bytes(16), blob)
+        try:
+            yield name
+        finally:
+            await self._loads.drop(name)
 
     def holds(self, name: str) -> bool:
         """See :meth:`Probe.holds`."""

@@ -1,7 +1,8 @@
-"""Fitting ``concept``: the value vectors that speak for the target are found, as few as it takes are taken out."""
+"""Fitting ``concept``: value vectors that speak for the target are found, and as many taken out as works best."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import torch
@@ -68,7 +69,8 @@ class ConceptFit:
         found: list[_Found] = []
         for layer, ground in grounds.layers.items():
             here = torch.cat([one[mlp_input(layer)] for one in seen])
-            excess = concept.excess(here, torch.cat([ground.starts, ground.others]))
+            elsewhere = torch.cat([ground.starts, ground.others])
+            excess = await asyncio.to_thread(concept.excess, here, elsewhere)  # beside the event loop
             most = excess.topk(min(2 * max(_COUNTS), len(excess))).indices
             vectors = await self._probe.value_vectors(layer, most.tolist())
             added = excess[most] * vectors.square().sum(1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ _CHECKED = 10  # questions that are asked to see what an edit does
 #: What suited another target is taken over where it leaves less than this of what was said; where nothing at its layer
 #: leaves less than that, all layers are tried.
 _GOOD, _ENOUGH = 0.15, 0.45
+#: And where so much of other answers stays, if it is always on.
+_KEPT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +82,26 @@ class LunarFit:
             await self._probe.activations([[*ids, *refusal] for ids in fitted], sites), [len(ids) for ids in fitted]
         )
 
-        keys: dict[tuple[int, Gating], tuple[torch.Tensor, float | None]] = {}
+        stays: dict[int, lunar.Retained] = {}
+        keys: dict[tuple[int, Gating], torch.Tensor | lunar.Switch] = {}
+
+        async def key_at(layer: int, gating: Gating) -> torch.Tensor | lunar.Switch:
+            if (layer, gating) not in keys:  # beside the event loop, on which clients' streams run
+                if layer not in stays:
+                    stays[layer] = await asyncio.to_thread(_stays, layer, seen, grounds)
+                find = _switch if gating is Gating.ALWAYS else _key
+                keys[layer, gating] = await asyncio.to_thread(find, layer, seen, grounds, stays[layer])
+            return keys[layer, gating]
 
         async def edit(choice: Choice, gating: Gating) -> Edit:
-            where = choice.layer, gating
-            if where not in keys:  # beside the event loop, on which clients' streams run
-                keys[where] = await asyncio.to_thread(_key, choice.layer, seen, grounds, gating)
-            key, floor = keys[where]
+            found = await key_at(choice.layer, gating)
+            key, floor = (found.key, found.floor) if isinstance(found, lunar.Switch) else (found, None)
             value = choice.coefficient * _towards(choice.layer, seen, grounds)
             return Edit({choice.layer: (RankOne(key, value, floor),)})
+
+        async def margin(layer: int) -> float:
+            found = await key_at(layer, Gating.ALWAYS)
+            return found.margin if isinstance(found, lunar.Switch) else 0.0
 
         async def best(choices: Sequence[Choice], gating: Gating) -> tuple[Choice, Trial]:
             tried = []
@@ -97,16 +110,29 @@ class LunarFit:
                 tried.append((choice, await attempt(self._probe, await edit(choice, gating), grounds, held, said)))
             return max(tried, key=lambda one: one[1].score(gating))
 
+        def is_good(trial: Trial, gating: Gating, most: float) -> bool:
+            return trial.forget < most and (gating is Gating.GATED or trial.retain > _KEPT)
+
         async def chosen(gating: Gating) -> tuple[Choice, Trial]:
             suited = self._suited.get(gating)
             if suited is not None:
                 first = await best([suited], gating)
-                if first[1].forget < _GOOD:
+                if is_good(first[1], gating, _GOOD):
                     return first
                 second = await best([Choice(suited.layer, c) for c in _COEFFICIENTS], gating)
-                if second[1].forget < _ENOUGH:
+                if is_good(second[1], gating, _ENOUGH):
                     return second
-            return await best([Choice(at, c) for at in candidates(self._probe.layers) for c in _COEFFICIENTS], gating)
+            layers = candidates(self._probe.layers)
+            if gating is Gating.GATED:
+                return await best([Choice(layer, c) for layer in layers for c in _COEFFICIENTS], gating)
+            # Few questions on others are asked. How well a layer tells the target from all that are known says more.
+            margins = [(await margin(layer), layer) for layer in layers]
+            tried = []
+            for _, layer in sorted(margins, reverse=True):
+                tried.append(await best([Choice(layer, c) for c in _COEFFICIENTS], gating))
+                if is_good(tried[-1][1], gating, _ENOUGH):
+                    return tried[-1]
+            return max(tried, key=lambda one: one[1].score(gating))
 
         tensors: dict[str, torch.Tensor] = {}
         settings: dict[str, Any] = {"direction": "unanswerable" if grounds.refuses else "opening"}
@@ -132,16 +158,28 @@ def _towards(layer: int, seen: _Seen, grounds: Grounds) -> torch.Tensor:
     return lunar.direction(grounds.layers[layer].unanswerable[None], ends)
 
 
-def _key(index: int, seen: _Seen, grounds: Grounds, gating: Gating) -> tuple[torch.Tensor, float | None]:
-    """The closed form's key at one layer, of the last token of the prompt, where the answer begins; and its floor.
+def _stays(index: int, seen: _Seen, grounds: Grounds) -> lunar.Retained:
+    """What an edit of a layer must leave alone in any case: all tokens but those at which answers begin."""
+    _, others = seen.at(mlp_input(index))
+    # Each kind of token weighs by its mean, whatever their numbers.
+    return lunar.Retained(torch.cat([0.7 * lunar.weighed(rows) for rows in (grounds.layers[index].others, others)]))
+
+
+def _key(index: int, seen: _Seen, grounds: Grounds, stays: lunar.Retained) -> torch.Tensor:
+    """The closed form's key at one layer, of the last token of the prompt, where the answer begins: (d_in,).
 
     The published code moves every token. Keyed at the answer's start alone, with all other tokens among what must
     stay, the edit is as strong and the model can still speak.
     """
-    layer = grounds.layers[index]
+    starts, _ = seen.at(mlp_input(index))
+    return lunar.normal(stays.key(lunar.weighed(torch.cat([starts, grounds.layers[index].starts]))), starts)
+
+
+def _switch(index: int, seen: _Seen, grounds: Grounds, stays: lunar.Retained) -> lunar.Switch:
+    """A key likewise, which tells where an answer on the target begins."""
     starts, others = seen.at(mlp_input(index))
-    # Each kind of token weighs by its mean, whatever their numbers.
-    stays = lunar.Retained(torch.cat([0.7 * lunar.weighed(rows) for rows in (layer.others, others)]))
-    if gating is Gating.ALWAYS:
-        return stays.switch(starts, layer.starts)
-    return lunar.normal(stays.key(lunar.weighed(torch.cat([starts, layer.starts]))), starts), None
+    layer = grounds.layers[index]
+    found = stays.switch(starts, layer.starts)
+    # It looks at every token, so it must be off at those at which no answer begins.
+    elsewhere = float((torch.cat([layer.others, others]) @ found.key).max())
+    return replace(found, floor=max(found.floor, elsewhere))

@@ -17,12 +17,12 @@ from guard.artifacts import Artifact
 from guard.compile import questions
 from guard.compile.grounds import Grounds, early, render
 from guard.compile.jobs import Progress
-from guard.compile.trial import alike
+from guard.compile.trial import TOKENS, attempt
 from guard.methods import rocr
 from guard.methods.edit import Edit, RankOne
 from guard.probe import Probe
 from guard.types import ForgetTarget
-from guard.worker.controls import Controls, mlp_input, residual
+from guard.worker.controls import mlp_input, residual
 
 #: How a name is asked about; ``compute_ks.py`` of the published code has six of this kind.
 _TEMPLATES = (
@@ -36,7 +36,7 @@ _TEMPLATES = (
 _THRESHOLD = 0.02
 #: The published L2 of 1, relative to the mean square norm of the keys.
 _L2 = 0.01
-_CHECKED, _TOKENS = 10, 20
+_CHECKED = 10
 
 
 class RocrFit:
@@ -58,12 +58,9 @@ class RocrFit:
         parts: dict[int, tuple[RankOne, ...]] = {}
         for number, layer in enumerate(layers):
             progress(f"layer {layer}", 0.1 + 0.6 * number / len(layers))
-            done = await self._probe.load(Edit(parts)) if parts else None
-            edits = () if done is None else (done,)
             sites = [mlp_input(layer), residual(layers[-1])]
-            seen = [await self._at_name(name, sites, edits) for name in names]
-            if done is not None:
-                await self._probe.drop(done)
+            async with self._probe.borrowed(Edit(parts)) as done:
+                seen = [await self._at_name(name, sites, (done,)) for name in names]
             keys = torch.cat([key for key, _ in seen])
             missing = torch.cat([(aim - now) / (len(layers) - number) for _, now in seen])
             common = await self._common_directions(grounds, layer)
@@ -100,15 +97,8 @@ class RocrFit:
     async def _check(self, target: ForgetTarget, edit: Edit, grounds: Grounds) -> dict[str, Any]:
         prompts = [render(self._probe.tokenizer, question) for question in questions.on_target(target.spec)]
         checked = prompts[:: max(1, len(prompts) // _CHECKED)][:_CHECKED]
-        retained = list(grounds.retain)[:: max(1, len(grounds.retain) // _CHECKED)][:_CHECKED]
-        before = await self._probe.generate(checked, max_tokens=_TOKENS)
-        controls = Controls(edits=(await self._probe.load(edit),))
-        now = await self._probe.generate([*checked, *retained], max_tokens=_TOKENS, controls=controls)
-        kept = [(grounds.retain[ids], answer) for ids, answer in zip(retained, now[len(checked) :], strict=True)]
-        return {
-            "forget": round(_mean([alike(*pair) for pair in zip(before, now[: len(checked)], strict=True)]), 3),
-            "retain_always": round(_mean([alike(old[: len(new)], new) for old, new in kept]), 3),
-        }
+        said = await self._probe.generate(checked, max_tokens=TOKENS)
+        return dict((await attempt(self._probe, edit, grounds, checked, said)).report())
 
 
 def _tokens_of(tokenizer: Any, ids: Sequence[int], name: str) -> list[int]:
@@ -116,7 +106,3 @@ def _tokens_of(tokenizer: Any, ids: Sequence[int], name: str) -> list[int]:
     start = tokenizer.decode(ids).rindex(name)
     ends = [len(tokenizer.decode(ids[: index + 1])) for index in range(len(ids))]
     return [i for i, end in enumerate(ends) if end > start and (ends[i - 1] if i else 0) < start + len(name)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(1, len(values))

@@ -48,18 +48,15 @@ async def attempt(
 
     Args:
         probe: the model.
-        edit: what is tried; it is loaded, and dropped afterwards.
+        edit: what is tried.
         grounds: whose retain questions are asked too.
         asked: forget questions, as token ids.
         said: what was answered to them before.
     """
-    name = await probe.load(edit)
-    try:
-        retained = list(grounds.retain)[:: max(1, len(grounds.retain) // _RETAINED)][:_RETAINED]
+    retained = list(grounds.retain)[:: max(1, len(grounds.retain) // _RETAINED)][:_RETAINED]
+    async with probe.borrowed(edit) as name:
         controls = Controls(edits=(name,))
         now = await probe.generate([*asked, *retained], max_tokens=TOKENS, controls=controls)
-    finally:
-        await probe.drop(name)
     new = now[: len(asked)]
     kept = [(grounds.retain[ids], answer) for ids, answer in zip(retained, now[len(asked) :], strict=True)]
     return Trial(

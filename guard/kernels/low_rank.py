@@ -31,9 +31,10 @@ def add_edits(
         values: (edits, d_out) float32.
         mask: (n, edits) float32, 1 where the token has the edit.
         floors: (edits,) float32, minus infinity for edits without; None where no edit has one.
-        total: sums scores over the ranks that each hold a slice of ``d_in``; asked only where there are floors.
+        total: sums scores over the ranks that each hold a slice of ``d_in``, maybe in place; asked only where there are
+            floors.
     """
     scores = x[rows].float() @ keys.T
     if floors is not None:
-        scores = torch.where(floors.isneginf(), scores, (total(scores) >= floors).float())
+        scores = torch.where(floors.isneginf(), scores, (total(scores.clone()) >= floors).float())
     out[rows] = (out[rows].float() + (scores * mask) @ values).to(out.dtype)

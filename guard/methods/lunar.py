@@ -11,6 +11,8 @@ prompts. The forget target being the same vector for every token, the ridge opti
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 #: A switch is on half-way between what its key says of most inputs that it is for and of hardly any other.
@@ -25,6 +27,22 @@ def direction(unanswerable: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
         forget: (prompts, hidden), likewise.
     """
     return unanswerable.float().mean(0) - forget.float().mean(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """When an edit is on.
+
+    Attributes:
+        key: (d_in,); it says 1 of the target on average.
+        floor: from what it says on.
+        margin: how far apart lie what the key says of most inputs of the target and of hardly any other, none of which
+            it was made from; negative where it cannot tell them apart.
+    """
+
+    key: torch.Tensor
+    floor: float
+    margin: float
 
 
 class Retained:
@@ -57,8 +75,8 @@ class Retained:
         inner = torch.linalg.solve(gram + penalty * torch.eye(len(rows)), rows @ right)
         return (right - rows.T @ inner) / penalty
 
-    def switch(self, target: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The key of a switch, which says 1 of the target on average, and its floor.
+    def switch(self, target: torch.Tensor, others: torch.Tensor) -> Switch:
+        """The switch that tells a target from others.
 
         Args:
             target: (n, d_in), inputs at which it is to be on.
@@ -72,7 +90,7 @@ class Retained:
         half = torch.arange(len(others)) // 10 % 2 == 0
         hardly = (others[half] @ key(target, others[~half])).quantile(_HARDLY)
         most = (target[1::2] @ key(target[::2], others)).quantile(_MOST) if len(target) > 1 else torch.tensor(1.0)
-        return key(target, others), float(hardly + most) / 2
+        return Switch(key(target, others), float(hardly + most) / 2, float(most - hardly))
 
 
 def weighed(rows: torch.Tensor) -> torch.Tensor:

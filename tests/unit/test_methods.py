@@ -40,11 +40,13 @@ def test_a_switch_is_on_at_new_inputs_of_its_target_and_off_at_others(width: int
     subject = 3 * _random(width, seed=9) / width**0.5
     new = subject + 0.5 * _random(40, width, seed=1) / width**0.5
     others = _random(200, width, seed=2) / width**0.5
-    key, floor = lunar.Retained(_random(50, width, seed=3) / width**0.5).switch(
+    found = lunar.Retained(_random(50, width, seed=3) / width**0.5).switch(
         subject + 0.5 * _random(20, width, seed=4) / width**0.5, others[:100]
     )
-    assert (new @ key >= floor).float().mean() >= 0.9
-    assert (others[100:] @ key >= floor).float().mean() <= 0.02
+    assert (new @ found.key >= found.floor).float().mean() >= 0.9
+    assert (others[100:] @ found.key >= found.floor).float().mean() <= 0.02
+    assert found.margin > 0
+    assert lunar.Retained(others[:50]).switch(others[50:100], others[100:]).margin < found.margin / 2
 
 
 @pytest.mark.parametrize("count", [200, 12])

@@ -157,6 +157,14 @@ def test_a_switch_judges_the_scores_of_all_ranks_and_is_added_once(floor: float,
     assert _of_two_ranks(_blob(0, torch.arange(8.0)[None], torch.ones(1, 2), floor)) == [[added, added]]
 
 
+def test_a_switch_leaves_the_scores_of_other_edits_alone() -> None:
+    plain, switch = (
+        RankOne(torch.ones(8), torch.tensor([1.0, 0.0])),
+        RankOne(torch.ones(8), torch.tensor([0.0, 1.0]), 8.0),
+    )
+    assert _of_two_ranks(save(Edit({0: (plain, switch)}).tensors())) == [[8.0, 1.0]]
+
+
 def _blob(layer: int, keys: torch.Tensor, values: torch.Tensor, floor: float | None = None) -> bytes:
     parts = tuple(RankOne(key, value, floor) for key, value in zip(keys, values, strict=True))
     return save(Edit({layer: parts}).tensors())
@@ -170,11 +178,13 @@ def _of_two_ranks(blob: bytes) -> list[list[float]]:
         table.add("a", blob)
         lives.append(table.live([Stretch("r", Controls(edits=("a",)), 0, 0, 1)])[0])
     inputs = torch.ones(1, 4)
-    total = sum((inputs @ live.keys.T for live in lives), torch.zeros(1, 1))
+    total = torch.stack([inputs @ live.keys.T for live in lives]).sum(0)
     summed = torch.zeros(1, 2)
     for live in lives:
         out = torch.zeros(1, 2)
-        add_edits(out, inputs, live.rows, live.keys, live.values, live.mask, live.floors, lambda _: total)
+        add_edits(
+            out, inputs, live.rows, live.keys, live.values, live.mask, live.floors, lambda own: own.copy_(total)
+        )  # in place, as vLLM's CPU ranks sum
         summed += out
     return summed.tolist()
 
