@@ -190,7 +190,7 @@ KINDS = (
     Kind(
         "compile",
         "Compiling",
-        "python benchmarks/compile.py --model ../shared/models/tofu-full --targets 8 "
+        "python benchmarks/compile.py --model ../shared/models/tofu-full --targets 8 --rounds 2 "
         "--json benchmarks/results/compile.json",
         compiling,
     ),

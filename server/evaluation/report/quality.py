@@ -160,7 +160,7 @@ KINDS = (
     Kind(
         "tofu_constrain",
         "TOFU, constrained decoding",
-        f"{_TOFU} --methods eco,constrain,constrain+semantic --json benchmarks/results/tofu_constrain.json",
+        f"{_TOFU} --methods constrain,constrain+semantic --json benchmarks/results/tofu_constrain.json",
         tofu,
     ),
     Kind("attacks_*", "Attacks", "lethe eval attacks --json benchmarks/results/attacks_demo.json", attacks),
