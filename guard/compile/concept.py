@@ -8,10 +8,9 @@ import time
 import torch
 
 from guard.artifacts import Artifact
-from guard.compile import questions
-from guard.compile.grounds import Grounds, is_refusal, render
+from guard.compile.grounds import Grounds
 from guard.compile.jobs import Progress
-from guard.compile.trial import TOKENS, Trial, attempt
+from guard.compile.trial import Trial, ask, attempt
 from guard.methods import concept
 from guard.methods.edit import Edit
 from guard.probe import Probe
@@ -20,7 +19,6 @@ from guard.worker.controls import mlp_input
 
 #: How many vectors are taken out of all layers together; the paper's concepts have one each, in models of 7B.
 _COUNTS = (1, 8, 32, 128)
-_CHECKED = 10
 
 #: A value vector: layer, dimension, itself, and how much more it adds on the target than elsewhere.
 _Found = tuple[int, int, torch.Tensor, float]
@@ -36,30 +34,24 @@ class ConceptFit:
         """The edit of one target, as an artifact of ``concept``: it holds for flagged requests and always alike."""
         began = time.monotonic()
         progress("reading what the model says", 0.1)
-        tokenizer = self._probe.tokenizer
-        prompts = [render(tokenizer, question) for question in questions.on_target(target.spec)]
-        answers = await self._probe.generate(prompts, max_tokens=TOKENS)
-        known = [i for i, answer in enumerate(answers) if not is_refusal(answer)] or list(range(len(prompts)))
-        checked = known[1::2][:_CHECKED] or known
+        asked = await ask(self._probe, target.spec)
+        encode = self._probe.tokenizer.encode
         told = [
-            [*ids, *tokenizer.encode(answers[i], add_special_tokens=False)]
-            for i, ids in enumerate(prompts)
-            if i not in checked
+            [*ids, *encode(answer, add_special_tokens=False)]
+            for ids, answer in zip(asked.prompts, asked.answers, strict=True)
         ]
         progress("finding value vectors", 0.3)
-        found = await self._found(told or prompts, grounds)
+        found = await self._found(told, grounds)
         trials: dict[int, tuple[Edit, Trial]] = {}
         for number, count in enumerate(_COUNTS):
             progress(f"{count} value vectors", 0.5 + 0.5 * number / len(_COUNTS))
             edit = _without(found[:count], grounds)
-            asked = [prompts[i] for i in checked]
-            trial = await attempt(self._probe, edit, grounds, asked, [answers[i] for i in checked])
-            trials[count] = edit, trial
+            trials[count] = edit, await attempt(self._probe, edit, grounds, asked.held, asked.said)
         # One edit for both ways of use, so the rest counts.
         count = max(trials, key=lambda one: trials[one][1].score(Gating.ALWAYS))
         edit, trial = trials[count]
         vectors = [[layer, dim] for layer, dim, _, _ in found[:count]]
-        report = {"questions": len(prompts), "known": len(known), **trial.report()}
+        report = {"questions": asked.asked, "known": asked.known, **trial.report()}
         report["seconds"] = round(time.monotonic() - began, 2)
         return Artifact("concept", self._probe.model, {"vectors": vectors}, report, edit.tensors())
 

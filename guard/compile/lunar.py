@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from guard.artifacts import Artifact
-from guard.compile import questions
-from guard.compile.grounds import Grounds, candidates, is_refusal, render, split_at_answer
+from guard.compile.grounds import Grounds, candidates, split_at_answer
 from guard.compile.jobs import Progress
-from guard.compile.trial import TOKENS, Trial, attempt
+from guard.compile.trial import Trial, ask, attempt
 from guard.methods import lunar
 from guard.methods.edit import Edit, RankOne
 from guard.probe import Probe
@@ -28,7 +27,6 @@ from guard.types import ForgetTarget, Gating
 from guard.worker.controls import mlp_input, residual
 
 _COEFFICIENTS = (1.0, 2.0, 3.0)
-_CHECKED = 10  # questions that are asked to see what an edit does
 #: What suited another target is taken over where it leaves less than this of what was said; where nothing at its layer
 #: leaves less than that, all layers are tried.
 _GOOD, _ENOUGH = 0.15, 0.45
@@ -58,6 +56,44 @@ class _Seen:
         return split_at_answer([one[site] for one in self.activations], self.lengths)
 
 
+_Key = TypeVar("_Key", torch.Tensor, lunar.Switch)
+
+
+class _Edits:
+    """The edits of one target; a key is worked out once, beside the event loop, on which clients' streams run."""
+
+    def __init__(self, seen: _Seen, grounds: Grounds) -> None:
+        self._seen = seen
+        self._grounds = grounds
+        self._stays: dict[int, lunar.Retained] = {}
+        self._keys: dict[int, torch.Tensor] = {}
+        self._switches: dict[int, lunar.Switch] = {}
+
+    async def of(self, choice: Choice, gating: Gating) -> Edit:
+        """The edit that a choice stands for."""
+        value = choice.coefficient * _towards(choice.layer, self._seen, self._grounds)
+        if gating is Gating.GATED:
+            return Edit({choice.layer: (RankOne(await self._key(choice.layer), value),)})
+        switch = await self.switch(choice.layer)
+        return Edit({choice.layer: (RankOne(switch.key, value, switch.floor),)})
+
+    async def switch(self, layer: int) -> lunar.Switch:
+        """When an edit of a layer is on, if it is always there."""
+        if layer not in self._switches:
+            self._switches[layer] = await self._solved(_switch, layer)
+        return self._switches[layer]
+
+    async def _key(self, layer: int) -> torch.Tensor:
+        if layer not in self._keys:
+            self._keys[layer] = await self._solved(_key, layer)
+        return self._keys[layer]
+
+    async def _solved(self, solve: Callable[[int, _Seen, Grounds, lunar.Retained], _Key], layer: int) -> _Key:
+        if layer not in self._stays:
+            self._stays[layer] = await asyncio.to_thread(_stays, layer, self._seen, self._grounds)
+        return await asyncio.to_thread(solve, layer, self._seen, self._grounds, self._stays[layer])
+
+
 class LunarFit:
     """Fits targets on one model; what suits one is tried first on the next."""
 
@@ -69,85 +105,67 @@ class LunarFit:
         """The edits of one target, as an artifact of ``lunar`` with tensors ``{gating}/{layer}.key`` and so on."""
         began = time.monotonic()
         progress("reading what the model says", 0.1)
-        prompts = [render(self._probe.tokenizer, question) for question in questions.on_target(target.spec)]
-        answers = await self._probe.generate(prompts, max_tokens=TOKENS)
-        # Half of what it knows is kept back: what an edit does is seen on questions that it was not made from.
-        known = [index for index, answer in enumerate(answers) if not is_refusal(answer)] or list(range(len(prompts)))
-        checked = known[1::2][:_CHECKED] or known
-        held, said = [prompts[index] for index in checked], [answers[index] for index in checked]
-        fitted = [ids for index, ids in enumerate(prompts) if index not in checked] or prompts
+        asked = await ask(self._probe, target.spec)
         sites = [site(layer) for layer in grounds.layers for site in (mlp_input, residual)]
         refusal = self._probe.tokenizer.encode(grounds.refusal, add_special_tokens=False)
-        seen = _Seen(
-            await self._probe.activations([[*ids, *refusal] for ids in fitted], sites), [len(ids) for ids in fitted]
-        )
-
-        stays: dict[int, lunar.Retained] = {}
-        keys: dict[tuple[int, Gating], torch.Tensor | lunar.Switch] = {}
-
-        async def key_at(layer: int, gating: Gating) -> torch.Tensor | lunar.Switch:
-            if (layer, gating) not in keys:  # beside the event loop, on which clients' streams run
-                if layer not in stays:
-                    stays[layer] = await asyncio.to_thread(_stays, layer, seen, grounds)
-                find = _switch if gating is Gating.ALWAYS else _key
-                keys[layer, gating] = await asyncio.to_thread(find, layer, seen, grounds, stays[layer])
-            return keys[layer, gating]
-
-        async def edit(choice: Choice, gating: Gating) -> Edit:
-            found = await key_at(choice.layer, gating)
-            key, floor = (found.key, found.floor) if isinstance(found, lunar.Switch) else (found, None)
-            value = choice.coefficient * _towards(choice.layer, seen, grounds)
-            return Edit({choice.layer: (RankOne(key, value, floor),)})
-
-        async def margin(layer: int) -> float:
-            found = await key_at(layer, Gating.ALWAYS)
-            return found.margin if isinstance(found, lunar.Switch) else 0.0
-
-        async def best(choices: Sequence[Choice], gating: Gating) -> tuple[Choice, Trial]:
-            tried = []
-            for choice in choices:
-                progress(f"{gating}: layer {choice.layer}, coefficient {choice.coefficient:g}", 0.5)
-                tried.append((choice, await attempt(self._probe, await edit(choice, gating), grounds, held, said)))
-            return max(tried, key=lambda one: one[1].score(gating))
-
-        def is_good(trial: Trial, gating: Gating, most: float) -> bool:
-            return trial.forget < most and (gating is Gating.GATED or trial.retain > _KEPT)
-
-        async def chosen(gating: Gating) -> tuple[Choice, Trial]:
-            suited = self._suited.get(gating)
-            if suited is not None:
-                first = await best([suited], gating)
-                if is_good(first[1], gating, _GOOD):
-                    return first
-                second = await best([Choice(suited.layer, c) for c in _COEFFICIENTS], gating)
-                if is_good(second[1], gating, _ENOUGH):
-                    return second
-            layers = candidates(self._probe.layers)
-            if gating is Gating.GATED:
-                return await best([Choice(layer, c) for layer in layers for c in _COEFFICIENTS], gating)
-            # Few questions on others are asked. How well a layer tells the target from all that are known says more.
-            margins = [(await margin(layer), layer) for layer in layers]
-            tried = []
-            for _, layer in sorted(margins, reverse=True):
-                tried.append(await best([Choice(layer, c) for c in _COEFFICIENTS], gating))
-                if is_good(tried[-1][1], gating, _ENOUGH):
-                    return tried[-1]
-            return max(tried, key=lambda one: one[1].score(gating))
-
+        told = await self._probe.activations([[*ids, *refusal] for ids in asked.prompts], sites)
+        edits = _Edits(_Seen(told, [len(ids) for ids in asked.prompts]), grounds)
         tensors: dict[str, torch.Tensor] = {}
         settings: dict[str, Any] = {"direction": "unanswerable" if grounds.refuses else "opening"}
-        report: dict[str, Any] = {"questions": len(prompts), "known": len(known)}
+        report: dict[str, Any] = {"questions": asked.asked, "known": asked.known}
+        trials: dict[tuple[Choice, Gating], Trial] = {}
+
+        async def tried(choice: Choice, gating: Gating) -> Trial:
+            if (choice, gating) not in trials:
+                progress(f"{gating}: layer {choice.layer}, coefficient {choice.coefficient:g}", 0.5)
+                edit = await edits.of(choice, gating)
+                trials[choice, gating] = await attempt(self._probe, edit, grounds, asked.held, asked.said)
+            return trials[choice, gating]
+
         for gating in Gating:
-            choice, trial = await chosen(gating)
-            self._suited[gating] = choice
-            found = await edit(choice, gating)
-            tensors |= {f"{gating}/{name}": tensor for name, tensor in found.tensors().items()}
+            choice = self._suited[gating] = await self._chosen(edits, gating, tried)
+            edit = await edits.of(choice, gating)
+            tensors |= {f"{gating}/{name}": tensor for name, tensor in edit.tensors().items()}
             settings[gating] = {"layer": choice.layer, "coefficient": choice.coefficient}
-            floors = [part.floor for part in found.layers[choice.layer] if part.floor is not None]
-            settings[gating] |= {"floor": round(floors[0], 3)} if floors else {}
-            report[gating] = trial.report()
+            if gating is Gating.ALWAYS:
+                settings[gating]["floor"] = round((await edits.switch(choice.layer)).floor, 3)
+            report[gating] = trials[choice, gating].report()
         report["seconds"] = round(time.monotonic() - began, 2)
         return Artifact("lunar", self._probe.model, settings, report, tensors)
+
+    async def _chosen(
+        self, edits: _Edits, gating: Gating, tried: Callable[[Choice, Gating], Awaitable[Trial]]
+    ) -> Choice:
+        async def best(choices: Iterable[Choice]) -> Choice:
+            scores = {choice: (await tried(choice, gating)).score(gating) for choice in choices}
+            return max(scores, key=scores.__getitem__)
+
+        async def is_good(choice: Choice, most: float) -> bool:
+            trial = await tried(choice, gating)
+            return trial.forget < most and (gating is Gating.GATED or trial.retain > _KEPT)
+
+        suited = self._suited.get(gating)
+        if suited is not None:
+            if await is_good(suited, _GOOD):
+                return suited
+            there = await best(_at(suited.layer))
+            if await is_good(there, _ENOUGH):
+                return there
+        layers = candidates(self._probe.layers)
+        if gating is Gating.GATED:
+            return await best(choice for layer in layers for choice in _at(layer))
+        # Few questions on others are asked. How well a layer tells the target from all that are known says more.
+        margins = {layer: (await edits.switch(layer)).margin for layer in layers}
+        found = []
+        for layer in sorted(layers, key=lambda layer: (margins[layer], layer), reverse=True):
+            found.append(await best(_at(layer)))
+            if await is_good(found[-1], _ENOUGH):
+                return found[-1]
+        return await best(found)
+
+
+def _at(layer: int) -> list[Choice]:
+    return [Choice(layer, coefficient) for coefficient in _COEFFICIENTS]
 
 
 def _towards(layer: int, seen: _Seen, grounds: Grounds) -> torch.Tensor:

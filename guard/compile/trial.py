@@ -1,4 +1,4 @@
-"""What an edit does to the model: how much of its old answers is left, on the target and elsewhere."""
+"""What is asked to fit an edit, and what the edit then does: how much is left of old answers, here and elsewhere."""
 
 from __future__ import annotations
 
@@ -6,15 +6,57 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from guard.compile.grounds import Grounds
+from guard.compile import questions
+from guard.compile.grounds import Grounds, is_refusal, render
 from guard.methods.edit import Edit
 from guard.probe import Probe
-from guard.types import Gating
+from guard.types import Gating, TargetSpec
 from guard.worker.controls import Controls
 
 _RETAINED = 10
+#: How many questions are kept back to see what an edit does.
+_CHECKED = 10
 #: How long the answers are that are compared.
 TOKENS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """Questions on a target and what the model says to them, in two halves: an edit is seen on those it is not made of.
+
+    Attributes:
+        prompts: to fit with, as token ids.
+        answers: to those.
+        held: kept back, as token ids: every second of those that the model does not refuse.
+        said: to those.
+        asked: how many questions there are.
+        known: how many of them the model does not refuse; all if it refuses all.
+    """
+
+    prompts: list[list[int]]
+    answers: list[str]
+    held: list[list[int]]
+    said: list[str]
+    asked: int
+    known: int
+
+
+async def ask(probe: Probe, spec: TargetSpec) -> Questions:
+    """Ask what there is to ask about a target."""
+    prompts = [render(probe.tokenizer, question) for question in questions.on_target(spec)]
+    answers = await probe.generate(prompts, max_tokens=TOKENS)
+    everything = list(range(len(prompts)))
+    known = [index for index in everything if not is_refusal(answers[index])] or everything
+    held = known[1::2][:_CHECKED] or known
+    fitted = [index for index in everything if index not in held] or everything
+    return Questions(
+        prompts=[prompts[index] for index in fitted],
+        answers=[answers[index] for index in fitted],
+        held=[prompts[index] for index in held],
+        said=[answers[index] for index in held],
+        asked=len(prompts),
+        known=len(known),
+    )
 
 
 @dataclass(frozen=True, slots=True)

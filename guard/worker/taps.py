@@ -198,8 +198,8 @@ def value_vectors(
             units = torch.zeros(len(dims), width)
             here = (mine >= 0) & (mine < width)
             units[here] = nn.functional.one_hot(mine[here], width).float()
-            method = getattr(projection.quant_method, "inner", projection.quant_method)  # as it is without edits
-            vectors: torch.Tensor = method.apply(projection, units.to(device, dtype))
+            method: Any = projection.quant_method
+            vectors: torch.Tensor = method.inner.apply(projection, units.to(device, dtype))  # as it is without edits
             return vectors.float().cpu()
     raise ValueError(f"the model has no layer {layer} with a down_proj")
 
