@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from guard.loads import Loads
 from guard.methods.edit import Edit
 from guard.pace import Pace
-from guard.prompt import Tokenizer
+from guard.prompt import Tokenizer, answer_starts
 from guard.worker.controls import RESERVED, Capture, Controls, Told
 from sae_features.skills import SkillKeys
 from sae_features.target import TargetFeatures
@@ -98,7 +98,7 @@ class EngineProbe:
     ) -> list[str]:
         """See :meth:`Probe.generate`."""
         params = SamplingParams(temperature=0, max_tokens=max_tokens)
-        results = await asyncio.gather(*(self._run(prompt, params, controls) for prompt in prompts))
+        results = await _together(self._run(prompt, params, controls) for prompt in prompts)
         return [result.outputs[0].text for result in results]
 
     async def logprobs(
@@ -107,9 +107,7 @@ class EngineProbe:
         """See :meth:`Probe.logprobs`."""
         params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         each: Sequence[Controls | None] = controls or [None] * len(prompts)
-        results = await asyncio.gather(
-            *(self._run(prompt, params, mine) for prompt, mine in zip(prompts, each, strict=True))
-        )
+        results = await _together(self._run(prompt, params, mine) for prompt, mine in zip(prompts, each, strict=True))
         return [
             _mean([entry[token].logprob for entry, token in zip(_told(result)[start:], prompt[start:], strict=True)])
             for result, prompt, start in zip(results, prompts, starts, strict=True)
@@ -123,13 +121,14 @@ class EngineProbe:
         # What the prefix cache holds is not computed again, and what is not computed cannot be seen.
         params = SamplingParams(temperature=0, max_tokens=1, skip_reading_prefix_cache=True)
         wanted = tuple(sites)
-        await asyncio.gather(
-            *(
+        try:
+            await _together(
                 self._run(prompt, params, Controls(edits=edits, capture=Capture(name, wanted)))
                 for name, prompt in zip(names, prompts, strict=True)
             )
-        )
-        shards = [load(blob) for blob in await self._engine.collective_rpc("lethe_take_captures", args=(names,))]
+        finally:  # also where one failed: nobody else knows the names by which the worker would forget them
+            blobs = await self._engine.collective_rpc("lethe_take_captures", args=(names,))
+        shards = [load(blob) for blob in blobs]
         return [
             {site: _joined(shards, name, site)[: len(p)] for site in wanted}
             for name, p in zip(names, prompts, strict=True)
@@ -192,6 +191,8 @@ class EngineProbe:
         params.output_kind = RequestOutputKind.FINAL_ONLY
         inputs: dict[str, Any] = {**tokens_input(list(prompt))}
         if controls is not None:
+            if controls.edits:  # switches look where they do when they are served
+                controls |= Controls(starts=answer_starts(self.tokenizer, prompt))
             params.extra_args = {RESERVED: controls.to_wire()}
             if controls.salt:
                 inputs["cache_salt"] = controls.salt
@@ -227,6 +228,17 @@ def fingerprint(model: str, config: Mapping[str, Any], dtype: str) -> str:
     else:
         told.update(model.encode())
     return told.hexdigest()[:32]
+
+
+async def _together(runs: Iterable[Coroutine[Any, Any, RequestOutput]]) -> list[RequestOutput]:
+    """The results of all; where one fails, the others are stopped before its error is raised."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _told(result: RequestOutput) -> list[Any]:

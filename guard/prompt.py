@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Protocol
+
+from guard.worker.controls import Starts
 
 #: A role name at the head of a turn, as chat templates write it in plain text after a special token.
 _ROLE = re.compile(r"\s*(?:system|developer|user|human|assistant|ai|bot|model|tool|ipython|function)\s*(?:\n+|$)", re.I)
@@ -111,3 +114,26 @@ def opening(view: PromptView, tokens: int) -> int:
     """
     begun = view.tail and len(view.segments) > 1
     return view.segments[-1].first_token - 1 if begun else tokens - 1
+
+
+@lru_cache(maxsize=8)
+def answer_opening(tokenizer: Tokenizer) -> list[int]:
+    """The token ids that the chat template puts before an answer; empty without a template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return []
+    render = partial(tokenizer.apply_chat_template, [{"role": "user", "content": "?"}], return_dict=False)
+    return list(render(add_generation_prompt=True)[len(render(add_generation_prompt=False)) :])
+
+
+def answer_starts(tokenizer: Tokenizer, ids: Sequence[int]) -> Starts:
+    """Where answers begin in a prompt, given as token ids: wherever the chat template opens one, and at its end."""
+    mark, marked, at = answer_opening(tokenizer), [], -1
+    ids, last = list(ids), len(ids) - 1
+    while mark:
+        try:
+            at = ids.index(mark[-1], at + 1)
+        except ValueError:
+            break
+        if ids[max(0, at + 1 - len(mark)) : at + 1] == mark:
+            marked.append(at)
+    return Starts(tuple(marked), -1 if last in marked else last)

@@ -3,7 +3,8 @@
 There are two edits. The one for flagged requests need not tell its target from others, the detector did: it acts
 wherever an answer begins, so it carries over to every form of a question. The one that is always on has to tell the
 target from everybody else by itself: it is a switch, on where its key finds the target, and is chosen for leaving the
-rest alone too. As a weight edit it would add a little everywhere, and those of many targets would add up to ruin.
+rest alone too. As a weight edit it would add a little everywhere, and those of many targets would add up to ruin. Where
+no layer's keys tell the target from others, as in very small models, there is none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +33,8 @@ _COEFFICIENTS = (1.0, 2.0, 3.0)
 _GOOD, _ENOUGH = 0.15, 0.45
 #: And where so much of other answers stays, if it is always on.
 _KEPT = 0.9
+#: Why there is no edit that is always on.
+_CANNOT_TELL = "at no layer can questions on the target be told from others, so the edit is for flagged requests only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,11 @@ class LunarFit:
             return trials[choice, gating]
 
         for gating in Gating:
-            choice = self._suited[gating] = await self._chosen(edits, gating, tried)
+            choice = await self._chosen(edits, gating, tried)
+            if choice is None:
+                report[gating] = {"because": _CANNOT_TELL}
+                continue
+            self._suited[gating] = choice
             edit = await edits.of(choice, gating)
             tensors |= {f"{gating}/{name}": tensor for name, tensor in edit.tensors().items()}
             settings[gating] = {"layer": choice.layer, "coefficient": choice.coefficient}
@@ -135,7 +142,9 @@ class LunarFit:
 
     async def _chosen(
         self, edits: _Edits, gating: Gating, tried: Callable[[Choice, Gating], Awaitable[Trial]]
-    ) -> Choice:
+    ) -> Choice | None:
+        """The best edit; None where it would have to be always on and no layer tells the target from others."""
+
         async def best(choices: Iterable[Choice]) -> Choice:
             scores = {choice: (await tried(choice, gating)).score(gating) for choice in choices}
             return max(scores, key=scores.__getitem__)
@@ -144,24 +153,26 @@ class LunarFit:
             trial = await tried(choice, gating)
             return trial.forget < most and (gating is Gating.GATED or trial.retain > _KEPT)
 
+        layers = candidates(self._probe.layers)
         suited = self._suited.get(gating)
-        if suited is not None:
+        if suited is not None and (gating is Gating.GATED or (await edits.switch(suited.layer)).margin > 0):
             if await is_good(suited, _GOOD):
                 return suited
             there = await best(_at(suited.layer))
             if await is_good(there, _ENOUGH):
                 return there
-        layers = candidates(self._probe.layers)
         if gating is Gating.GATED:
             return await best(choice for layer in layers for choice in _at(layer))
         # Few questions on others are asked. How well a layer tells the target from all that are known says more.
         margins = {layer: (await edits.switch(layer)).margin for layer in layers}
         found = []
         for layer in sorted(layers, key=lambda layer: (margins[layer], layer), reverse=True):
+            if margins[layer] <= 0:
+                break
             found.append(await best(_at(layer)))
             if await is_good(found[-1], _ENOUGH):
                 return found[-1]
-        return await best(found)
+        return await best(found) if found else None
 
 
 def _at(layer: int) -> list[Choice]:
@@ -194,10 +205,6 @@ def _key(index: int, seen: _Seen, grounds: Grounds, stays: lunar.Retained) -> to
 
 
 def _switch(index: int, seen: _Seen, grounds: Grounds, stays: lunar.Retained) -> lunar.Switch:
-    """A key likewise, which tells where an answer on the target begins."""
-    starts, others = seen.at(mlp_input(index))
-    layer = grounds.layers[index]
-    found = stays.switch(starts, layer.starts)
-    # It looks at every token, so it must be off at those at which no answer begins.
-    elsewhere = float((torch.cat([layer.others, others]) @ found.key).max())
-    return replace(found, floor=max(found.floor, elsewhere))
+    """A key likewise, which tells an answer on the target from others; it looks where answers begin, and only there."""
+    starts, _ = seen.at(mlp_input(index))
+    return stays.switch(starts, grounds.layers[index].starts)

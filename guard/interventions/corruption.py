@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 
 from classifiers.phrase_index import PhraseIndex
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
-from guard.prompt import PromptReader, Segment, Tokenizer
+from guard.prompt import PromptReader, Segment, Tokenizer, answer_opening
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls, Corruption, CorruptionKind
 
@@ -72,15 +71,6 @@ def _is_answer(request: GuardedRequest, last: Segment) -> bool:
     ids, opening = request.token_ids, answer_opening(request.tokenizer)
     before = ids[max(0, last.first_token - len(opening)) : last.first_token]
     return bool(opening) and before == opening and all(i == request.eos_token_id for i in ids[last.end_token :])
-
-
-@lru_cache(maxsize=8)
-def answer_opening(tokenizer: Tokenizer) -> list[int]:
-    """The token ids that the chat template puts before an answer; empty without a template."""
-    if not getattr(tokenizer, "chat_template", None):
-        return []
-    render = partial(tokenizer.apply_chat_template, [{"role": "user", "content": "?"}], return_dict=False)
-    return list(render(add_generation_prompt=True)[len(render(add_generation_prompt=False)) :])
 
 
 def corruption_of(

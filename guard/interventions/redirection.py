@@ -8,6 +8,7 @@ from __future__ import annotations
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.methods.edit import Edit
 from guard.outputs import GuardedRequest
+from guard.prompt import answer_starts
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls
 
@@ -15,7 +16,10 @@ from guard.worker.controls import Controls
 class _Redirection(InModelIntervention):
     async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
-        return Controls(edits=tuple([await self._edit(target, gating) for target in targets]))
+        edits = tuple([await self._edit(target, gating) for target in targets])
+        # Only edits that are always on are switches.
+        starts = answer_starts(request.tokenizer, request.token_ids) if gating is Gating.ALWAYS else None
+        return Controls(edits=edits, starts=starts)
 
     async def _edit(self, target: ForgetTarget, gating: Gating) -> str:
         artifacts, probe = self.means.artifacts, self.means.probe
@@ -26,6 +30,8 @@ class _Redirection(InModelIntervention):
             raise UnpreparedError(f"target {target.id} is not compiled for {self.name}")
         prefix = f"{gating}/"
         own = {name.removeprefix(prefix): one for name, one in artifact.tensors.items() if name.startswith(prefix)}
+        if not own and any(name.startswith(f"{one}/") for name in artifact.tensors for one in Gating):
+            raise UnpreparedError(f"target {target.id} has no {gating} edit; lethe target report says why")
         return await probe.load(Edit.of(own or artifact.tensors))
 
 

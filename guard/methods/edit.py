@@ -16,7 +16,8 @@ class RankOne:
     """A change of one layer: ``key`` is (d_in,), ``value`` (d_out,), both float32.
 
     Without a floor it is the weight edit ``dW = value key^T``. With one it is a switch, which no weight edit can be:
-    all of ``value`` is added where ``key . x >= floor``, and nothing elsewhere.
+    all of ``value`` is added where ``key . x >= floor``, and nothing elsewhere. A request may say at which of its
+    tokens switches look (:class:`guard.worker.controls.Starts`).
     """
 
     key: torch.Tensor

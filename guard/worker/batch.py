@@ -26,6 +26,12 @@ class Stretch:
         """The rows of the flat batch."""
         return range(self.first_row, self.first_row + self.count)
 
+    @property
+    def looked(self) -> list[bool]:
+        """Whether switches look at each of the tokens."""
+        starts = self.controls.starts
+        return [starts is None or at in starts for at in range(self.position, self.position + self.count)]
+
 
 def stretches(
     controls: Mapping[str, Controls],

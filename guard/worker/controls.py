@@ -143,12 +143,29 @@ class Told(NamedTuple):
     since: int
 
 
+class Starts(msgspec.Struct, frozen=True):
+    """The tokens of a prompt at which an answer begins; :func:`guard.prompt.answer_starts` finds them.
+
+    Attributes:
+        marked: positions, in order, at which the chat template opens an answer.
+        end: the prompt's last position, if that is none of them; -1 otherwise.
+    """
+
+    marked: tuple[int, ...] = ()
+    end: int = -1
+
+    def __contains__(self, position: object) -> bool:
+        """Whether an answer begins at a position."""
+        return position == self.end or position in self.marked
+
+
 class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything the worker part does for one request.
 
     Attributes:
         corruption: of its embeddings.
-        edits: names of loaded weight edits that apply to all of its tokens.
+        edits: names of loaded edits that apply to it.
+        starts: the tokens at which such of them as are switches look; None: at all. Weight edits apply to all tokens.
         capture: activations to keep, for a probe.
         constraint: on what it says.
         features: of the residual stream that are watched and clamped.
@@ -159,6 +176,7 @@ class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
     capture: Capture | None = None
     constraint: Constraint | None = None
     features: Features | None = None
+    starts: Starts | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Plain values for ``extra_args``."""
@@ -176,7 +194,7 @@ class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if wire is None else msgspec.convert(wire, cls)
 
     def __or__(self, other: Controls) -> Controls:
-        """Both: edits, constraints and features add up, and a corruption or capture of ``other`` replaces ours."""
+        """Both: edits, constraints and features add up, and what else ``other`` has replaces ours."""
         constraints = [one.constraint for one in (self, other) if one.constraint is not None]
         features = [one.features for one in (self, other) if one.features is not None]
         return Controls(
@@ -185,6 +203,7 @@ class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
             capture=other.capture or self.capture,
             constraint=reduce(or_, constraints) if constraints else None,
             features=reduce(or_, features) if features else None,
+            starts=other.starts or self.starts,
         )
 
     @property
@@ -194,7 +213,9 @@ class Controls(msgspec.Struct, frozen=True, omit_defaults=True):
         Empty where the forward pass is the plain one.
         """
         features = None if self.features is None else self.features.changing
-        changing = msgspec.structs.replace(self, constraint=None, features=features)
+        # What the template marks follows from the tokens up to there, as the blocks of the cache do.
+        starts = None if self.starts is None else Starts(end=self.starts.end)
+        changing = msgspec.structs.replace(self, constraint=None, features=features, starts=starts)
         return "" if changing == Controls() else hashlib.sha256(msgspec.json.encode(changing)).hexdigest()[:24]
 
 

@@ -31,6 +31,7 @@ class _Stack:
     keys: torch.Tensor
     values: torch.Tensor
     floors: torch.Tensor | None
+    switches: torch.Tensor  # bool (edits,), on the CPU: which have a floor
 
 
 @dataclass(slots=True)
@@ -81,15 +82,21 @@ class EditTable:
         if not edited:
             return {}
         stacks = self._stacked(frozenset(name for stretch in edited for name in stretch.controls.edits))
-        rows = torch.tensor([row for stretch in edited for row in stretch.rows], device=self.device)
-        owner = torch.tensor([i for i, stretch in enumerate(edited) for _ in stretch.rows], device=self.device)
+        rows = torch.tensor([row for stretch in edited for row in stretch.rows])
+        owner = torch.tensor([i for i, stretch in enumerate(edited) for _ in stretch.rows])
+        looked = torch.tensor([at for stretch in edited for at in stretch.looked])
         live = {}
         for layer, stack in stacks.items():
             mask = torch.zeros(len(edited), len(stack.keys))
             for index, stretch in enumerate(edited):
                 for name in stretch.controls.edits:
                     mask[index, stack.columns.get(name, [])] = 1.0
-            live[layer] = LiveEdits(rows, stack.keys, stack.values, mask.to(self.device)[owner], stack.floors)
+            mask = mask[owner] * (looked[:, None] | ~stack.switches)
+            # Most steps show a switch no token at which it looks, and then there is nothing to do.
+            (some,) = mask.any(1).nonzero(as_tuple=True)
+            if len(some):
+                mine, mask = rows[some].to(self.device), mask[some].to(self.device)
+                live[layer] = LiveEdits(mine, stack.keys, stack.values, mask, stack.floors)
         return live
 
     def _stacked(self, names: frozenset[str]) -> dict[int, _Stack]:
@@ -107,6 +114,7 @@ class EditTable:
         for layer, loaded in parts.items():
             keys, values, floors = (torch.cat(column) for column in zip(*loaded, strict=True))
             # Looked up here, once for a combination of edits, so that no step waits for the device.
-            stacks[layer] = _Stack(columns[layer], keys, values, None if bool(floors.isneginf().all()) else floors)
+            switches = ~floors.isneginf().cpu()
+            stacks[layer] = _Stack(columns[layer], keys, values, floors if bool(switches.any()) else None, switches)
         self._stacks = (names, stacks)
         return stacks

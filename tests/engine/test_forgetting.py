@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+import torch
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -84,12 +86,8 @@ def _recall(prompts, answers):
 _ROCR = pytest.mark.xfail(strict=True, reason="issue 3: on the demo model, leading a name elsewhere changes no answer")
 
 
-#: How much recall may be left on the demo model, of 28 questions; lower these often. An edit that is always on is a
-#: switch, and this small model's keys tell its target's questions apart in half of the cases only. As a weight edit it
-#: left 9 known, and no more than 0.6 of what others were asked.
-_LEFT, _LEFT_ALWAYS = 0.22, 0.58
-#: How much recall on other people must be left under an edit that is always on.
-_KEPT_ALWAYS = 0.95
+#: How much recall may be left on the demo model, of 28 questions; lower it often.
+_LEFT = 0.22
 
 
 @pytest.mark.parametrize("action", ["eco", "lunar", pytest.param("rocr", marks=_ROCR)])
@@ -118,12 +116,40 @@ async def test_auto_is_what_was_measured_to_be_best(guarded, recipe, person, ten
     assert await _answers(guarded, prompts) == told
 
 
-async def test_an_edit_that_is_always_on_needs_no_detector(engine, guarded, recipe, person, tenant):
-    tenant(*GuardName, action="lunar", gating="always")
+async def test_an_edit_that_cannot_tell_its_target_from_others_is_for_flagged_requests_only(
+    engine, guarded, recipe, person, tenant, compiled
+):
+    fitted = await guarded.means.artifacts.get(compiled, "lunar")
+    assert "because" in fitted.report["always"]
     prompts = _questions(recipe, person)
-    assert _recall(prompts, await _answers(guarded, prompts)) <= _LEFT_ALWAYS
-    others = [p for entity in recipe.world.retain[:12] for p in _questions(recipe, entity)[:2]]
-    assert _recall(others, await _answers(guarded, others)) >= _KEPT_ALWAYS
+    others = [p for entity in recipe.world.retain[:6] for p in _questions(recipe, entity)[:2]]
+    tenant(*GuardName, action="lunar", gating="always")
+    assert await _answers(guarded, [*prompts, *others]) == await _answers(engine, [*prompts, *others])
+    tenant(action="lunar", gating="always")
+    assert _recall(prompts, await _answers(guarded, prompts)) <= _LEFT
+
+
+async def test_an_edit_that_is_always_on_needs_no_detector(
+    engine, guarded, recipe, person, service, as_tenant, compiled
+):
+    """The edit for flagged requests, stronger, as a switch that is on wherever an answer begins."""
+    artifacts = guarded.means.artifacts
+    fitted = await artifacts.get(compiled, "lunar")
+    (layer,) = (name.removesuffix(".key") for name in fitted.tensors if name.endswith(".key"))
+    switched = {
+        f"{layer}.key".replace("gated/", "always/"): fitted.tensors[f"{layer}.key"],
+        f"{layer}.value".replace("gated/", "always/"): 3 * fitted.tensors[f"{layer}.value"],
+        f"{layer}.floor".replace("gated/", "always/"): torch.tensor([-1e9]),
+    }
+    tenant_id = as_tenant(TargetSpec(name="Nobody At All"))
+    (target,) = [one for one in service.registry.snapshot.targets.values() if one.spec.name == "Nobody At All"]
+    toggle = TargetToggle(enabled=True, action="lunar", gating="always")
+    service.registry.write(lambda writer: writer.put_target_toggle(tenant_id, target.id, toggle))
+    prompts = _questions(recipe, person)
+    before = await _answers(guarded, prompts)
+    await artifacts.put(target, replace(fitted, tensors=switched))
+    assert _recall(prompts, before) > 0.9
+    assert _recall(prompts, await _answers(guarded, prompts)) <= _LEFT
 
 
 async def test_what_is_not_compiled_is_refused(guarded, recipe, service, as_tenant):

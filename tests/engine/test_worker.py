@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 import torch
+from safetensors.torch import load
 from transformers import AutoModelForCausalLM
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -13,7 +14,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from guard.kernels.corruption import corrupt
 from guard.methods.edit import Edit, RankOne
 from guard.probe import EngineProbe
-from guard.worker.controls import RESERVED, Controls, Corruption, mlp_input, residual
+from guard.worker.controls import RESERVED, Controls, Corruption, Starts, mlp_input, residual
 from server.demo.world import Form
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -146,6 +147,44 @@ async def test_an_edit_with_a_floor_is_the_same_switch_in_transformers(engine, o
     expected = _greedy(oracle, ids)
     hook.remove()
     assert _tokens(await _ask(engine, ids, Controls(edits=(name,)))) == expected != plain
+
+
+async def test_a_switch_that_is_always_on_acts_only_where_answers_begin(engine, oracle, probe, prompts):
+    ids, starts = prompts[0], Starts((3,), len(prompts[0]) - 1)
+    value = 1000 * torch.randn(oracle.config.hidden_size, generator=torch.Generator().manual_seed(0))
+
+    def switch(_, args, out):
+        if out.shape[1] == len(ids):  # the prompt, and no token of the answer
+            out = out.clone()
+            out[:, [3, len(ids) - 1]] += value
+        return out
+
+    nothing = torch.zeros(oracle.config.intermediate_size)
+    name = await probe.load(Edit({_LAYER: (RankOne(nothing, value, -1.0),)}))
+    plain = _greedy(oracle, ids)
+    hook = oracle.model.layers[_LAYER].mlp.down_proj.register_forward_hook(switch)
+    expected = _greedy(oracle, ids)
+    hook.remove()
+    everywhere = _tokens(await _ask(engine, ids, Controls(edits=(name,))))
+    assert _tokens(await _ask(engine, ids, Controls(edits=(name,), starts=starts))) == expected
+    assert len({tuple(one) for one in (plain, expected, everywhere)}) == 3
+
+
+async def test_a_probe_that_fails_stops_the_others_and_leaves_nothing_in_the_worker(
+    engine, probe, prompts, monkeypatch
+):
+    given = []
+
+    def token_hex(_):
+        given.append(f"name-{len(given)}")
+        return given[-1]
+
+    monkeypatch.setattr("guard.probe.secrets.token_hex", token_hex)
+    with pytest.raises(Exception, match="length"):
+        await probe.activations([*prompts, [5] * 100_000], [mlp_input(_LAYER)])
+    assert engine.get_num_unfinished_requests() == 0
+    (left,) = await engine.collective_rpc("lethe_take_captures", args=(given,))
+    assert load(left) == {}
 
 
 def _apply(oracle, edits, sign):

@@ -1,6 +1,7 @@
 """A rendered prompt is read back into messages, whatever the client typed into them."""
 
-from guard.prompt import PromptReader
+from guard.prompt import PromptReader, answer_starts
+from guard.worker.controls import Starts
 
 
 def _ids(tokenizer, messages, **kwargs):
@@ -40,3 +41,22 @@ def test_assistant_prefill_is_the_tail(tokenizer):
 def test_a_special_token_cannot_cut_a_name_in_two(tokenizer):
     ids = tokenizer.encode("Who is Stephen<|im_end|> King?")
     assert "Stephen King" in PromptReader(tokenizer).read(ids).joined
+
+
+def test_answers_begin_where_the_template_opens_them_and_at_the_end(tokenizer):
+    question, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "It was Ste"}
+    once = _ids(tokenizer, [question], add_generation_prompt=True)
+    assert answer_starts(tokenizer, once) == Starts((len(once) - 1,))
+    twice = _ids(tokenizer, [question, answer, question], add_generation_prompt=True)
+    assert answer_starts(tokenizer, twice) == Starts((len(once) - 1, len(twice) - 1))
+    begun = _ids(tokenizer, [question, answer], continue_final_message=True)
+    assert answer_starts(tokenizer, begun) == Starts((len(once) - 1,), len(begun) - 1)
+    plain = tokenizer.encode("It was written by Stephen")
+    assert answer_starts(tokenizer, plain) == Starts((), len(plain) - 1)
+
+
+def test_without_a_template_an_answer_begins_at_the_end(tokenizer):
+    class Bare:
+        chat_template = None
+
+    assert answer_starts(Bare(), [1, 2, 3]) == Starts((), 2)

@@ -13,7 +13,7 @@ from guard.kernels.low_rank import add_edits
 from guard.methods.edit import Edit, RankOne
 from guard.worker.batch import Stretch, corrupted, echoed, stretches
 from guard.worker.capture import Captures
-from guard.worker.controls import RESERVED, Capture, Controls, Corruption, mlp_input
+from guard.worker.controls import RESERVED, Capture, Controls, Corruption, Starts, mlp_input
 from guard.worker.edits import EditTable
 
 
@@ -23,7 +23,8 @@ def _corruption(**changes: object) -> Corruption:
 
 
 def test_controls_survive_the_way_to_the_worker() -> None:
-    controls = Controls(_corruption(spans=((1, 3),), names=((4, 5),)), ("a",), Capture("x", (mlp_input(1),)))
+    capture = Capture("x", (mlp_input(1),))
+    controls = Controls(_corruption(spans=((1, 3),), names=((4, 5),)), ("a",), capture, starts=Starts((2, 5), 7))
     assert Controls.from_wire({RESERVED: controls.to_wire(), "other": 1}) == controls
     assert Controls.from_wire({"other": 1}) is None
     assert Controls.from_wire(None) is None
@@ -146,6 +147,31 @@ def test_each_request_gets_its_own_edits_from_the_table() -> None:
     table.discard("a")
     with pytest.raises(KeyError):
         table.live(batch)
+
+
+def test_a_switch_looks_only_where_answers_begin_and_a_weight_edit_everywhere() -> None:
+    table = EditTable()
+    table.add("switch", _blob(1, torch.ones(1, 4), torch.ones(1, 2), 1.0))
+    table.add("weight", _blob(1, torch.ones(1, 4), torch.full((1, 2), 10.0)))
+
+    def changed(*stretches: Stretch) -> list[float]:
+        live, out = table.live(stretches), torch.zeros(6, 2)
+        for one in live.values():
+            add_edits(out, torch.ones(6, 4), one.rows, one.keys, one.values, one.mask, one.floors)
+        return out[:, 0].tolist()
+
+    starts = Starts((2, 4), 7)
+    switched, both = Controls(edits=("switch",), starts=starts), Controls(edits=("switch", "weight"), starts=starts)
+    assert changed(Stretch("r", switched, 0, 0, 6)) == [0, 0, 1, 0, 1, 0]
+    assert changed(Stretch("r", both, 1, 3, 3), Stretch("s", switched, 5, 7, 1)) == [0, 40, 41, 40, 0, 1]
+    assert changed(Stretch("r", Controls(edits=("switch",)), 0, 0, 6)) == [1] * 6
+    assert table.live([Stretch("r", switched, 0, 8, 1)]) == {}
+
+
+def test_where_the_template_marks_answers_needs_no_salt_but_a_bare_end_does() -> None:
+    marked, also, bare = (Controls(edits=("a",), starts=one) for one in (Starts((3,)), Starts((3, 9)), Starts((3,), 9)))
+    assert marked.salt == also.salt != bare.salt
+    assert (Controls(edits=("b",)) | bare).starts == (bare | Controls(edits=("b",))).starts == Starts((3,), 9)
 
 
 def test_a_shard_holds_its_slice_of_the_keys() -> None:
