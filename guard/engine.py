@@ -29,7 +29,8 @@ from guard.features import FeatureGuard, Sight, Watch
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
 from guard.leakguard import LeakGuard, LeakRule
 from guard.outputs import GuardedRequest, settled
-from guard.policy import REFUSE
+from guard.partial import as_asked, harmless_part
+from guard.policy import REFUSE, decide
 from guard.probe import EngineProbe
 from guard.prompt import PromptReader
 from guard.rollback import StatementGuard
@@ -68,6 +69,7 @@ class GuardedEngine:
         self._resumable = probe is not None and engine.vllm_config.speculative_config is None
         self._features = None if artifacts is None or probe is None else FeatureGuard(artifacts, probe)
         self._choices = None if artifacts is None else Choices(artifacts)
+        self._told: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -154,7 +156,12 @@ class GuardedEngine:
                 await _cancelled(first)
                 await admitted.aclose()
                 serving = Serving(self._run, resumable=self._resumable)
-                enforced = self._enforced(request, plan, policy, serving)
+                # Who is watched for features would have to be watched anew.
+                part = await self._harmless_part(request, policy) if watch is None else None
+                if part is not None:
+                    enforced = as_asked(request, serving(part))
+                else:
+                    enforced = self._enforced(request, plan, policy, serving)
                 source = await stack.enter_async_context(contextlib.aclosing(enforced))
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
@@ -218,8 +225,25 @@ class GuardedEngine:
             try:
                 controls |= await intervention.controls(request, tuple(targets), Gating.ALWAYS)
             except UnpreparedError as error:
-                logger.warning("%s cannot hold for all requests yet: %s", action, error)
+                if str(error) not in self._told:  # once, and not at every request
+                    self._told.add(str(error))
+                    logger.warning("%s cannot hold for all requests: %s", action, error)
         return controls
+
+    async def _harmless_part(self, request: GuardedRequest, policy: TenantPolicy) -> GuardedRequest | None:
+        """What of a flagged request can be served to this tenant as it is; see :mod:`guard.partial`."""
+
+        async def harmless(texts: list[str], joined: str) -> bool:
+            verdict = await self._service.detection.judge(policy, texts, joined)
+            return not verdict.unavailable and decide(verdict, policy).action is None
+
+        prompt = await harmless_part(request, lambda text: harmless([text], text))
+        if prompt is None:
+            return None
+        part = self._read(prompt, request.params, request.request_id, request.options)
+        if not await harmless(part.view.texts, part.view.joined):
+            return None
+        return replace(part, controls=await self._always(part, policy))
 
     async def _enforced(
         self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, serve: Serve

@@ -71,6 +71,22 @@ async def test_clean_prompts_of_a_guarded_tenant_are_answered_as_ever(guarded, e
     assert [lp for o in passed for lp in o.outputs[0].logprobs] == [lp for o in plain for lp in o.outputs[0].logprobs]
 
 
+@pytest.mark.parametrize("action", ["refuse", "eco"])
+@pytest.mark.parametrize("asked", ["What is a window? And: {}", "{} What is a window?"])
+async def test_what_is_asked_besides_is_answered(guarded, engine, ids, as_tenant, person, action, asked):
+    tokenizer = engine.renderer.get_tokenizer()
+
+    def rendered(content):
+        messages = [{"role": "user", "content": content}]
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+    question = tokenizer.decode(ids[1:], skip_special_tokens=True).strip()
+    as_tenant(TargetSpec(name=person.name), action=action)
+    outputs = await _ask(guarded, rendered(asked.format(question)))
+    assert _text(outputs) == _text(await _ask(engine, rendered("What is a window?")))
+    assert outputs[0].prompt_token_ids == rendered(asked.format(question))
+
+
 @pytest.mark.parametrize("action", ["refuse", "prefix"])
 async def test_what_is_on_is_in_force_when_registration_returns(guarded, ids, as_tenant, person, action):
     secrets = tuple(fact.value for fact in person.facts)

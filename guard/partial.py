@@ -1,0 +1,56 @@
+"""The part of a prompt that speaks of no target: what is answered where the rest may not be.
+
+Who asks two things, one of which is forgotten, gets an answer to the other. What is served then is the same
+conversation without the sentences that speak of a target, and it is judged anew as if the client had sent just that:
+so nobody is told more than he could have asked for anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+from vllm.outputs import RequestOutput
+
+from classifiers.windows import sentences
+from guard.outputs import GuardedRequest
+
+#: A message of more sentences is not taken apart, since each of them is judged by itself.
+_MOST = 16
+
+
+async def harmless_part(request: GuardedRequest, harmless: Callable[[str], Awaitable[bool]]) -> dict[str, Any] | None:
+    """The prompt of ``request`` without the sentences of its last message that speak of a target.
+
+    None where that is not worth serving or cannot be done: nothing that is left is a question, no single sentence
+    speaks of a target, the client began the answer, or wants log-probabilities of his prompt.
+
+    Args:
+        request: flagged.
+        harmless: whether a text, by itself, speaks of no target.
+    """
+    view = request.view
+    if request.params.prompt_logprobs is not None or request.prompt.get("type") != "token" or view.tail:
+        return None
+    if not view.segments or not 1 < len(parts := sentences(view.segments[-1].text)) <= _MOST:
+        return None
+    kept = [part for part in parts if await harmless(part)]
+    if len(kept) == len(parts) or not any(part.endswith("?") for part in kept):
+        return None
+    last, ids = view.segments[-1], request.token_ids
+    around = last.text.split(last.text.strip())  # white space that may be the template's
+    text = " ".join(kept).join(around)
+    spelled = request.tokenizer.encode(text, add_special_tokens=False)
+    left = {name: value for name, value in request.prompt.items() if name != "prompt"}
+    return {**left, "prompt_token_ids": [*ids[: last.first_token], *spelled, *ids[last.end_token :]]}
+
+
+async def as_asked(
+    request: GuardedRequest, results: AsyncGenerator[RequestOutput, None]
+) -> AsyncGenerator[RequestOutput, None]:
+    """Answers to a part of a prompt, with the prompt that the client sent."""
+    async with contextlib.aclosing(results):
+        async for result in results:
+            result.prompt, result.prompt_token_ids = request.prompt.get("prompt"), request.token_ids
+            yield result
