@@ -38,7 +38,7 @@ class BenignBank:
     """
 
     def __init__(self, encoder: SentenceEncoder) -> None:
-        windows = [split([prompt], len(prompt))[0] for prompt in prompts()]
+        windows = [split([prompt]) for prompt in prompts()]
         self._texts = prompts()
         self._prompt = np.array([i for i, found in enumerate(windows) for _ in found])
         self._readings = [Reading.of(split_words(window.text)) for found in windows for window in found]

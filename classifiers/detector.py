@@ -36,7 +36,7 @@ from classifiers.normalise import hidden, plain
 from classifiers.phrase_index import Match
 from classifiers.profile import Profile
 from classifiers.results import Hit, Scan
-from classifiers.windows import Window, split
+from classifiers.windows import Window, newest, split
 from classifiers.words import split_words
 
 logger = logging.getLogger(__name__)
@@ -179,26 +179,43 @@ class TextDetector:
         """
         if not view.slots or not (lexicon or semantic):
             return Scan()
-        texts = [plain(segment) for segment in segments]
-        texts += [plain(found) for text in segments for found in hidden(text[-self._budget :])]
-        windows, unscanned = split(texts, self._budget)
-        encoding = asyncio.ensure_future(self._encode(windows, deadline)) if semantic else None
-        best: dict[int, _Best] = {}
+        texts, unscanned = newest(segments, self._budget)
+        how = lexicon, semantic, frozenset((thresholds or {}).items())
+        keys = {text: (_digest(text), how) for text in texts}
+        hits = {text: known for text, key in keys.items() if (known := view.seen.get(key)) is not None}
+        fresh = [text for text in keys if text not in hits]
+        found, complete = await self._found(fresh, view, lexicon, semantic, deadline)
+        for text, best in zip(fresh, found, strict=True):
+            hits[text] = self._hits(best, view, thresholds or {})
+            if complete:
+                view.seen[keys[text]] = hits[text]
+        return Scan(_best_of(hits.values()), () if complete else (SEMANTIC,), unscanned)
+
+    async def _found(
+        self, texts: Sequence[str], view: View, lexicon: bool, semantic: bool, deadline: float | None
+    ) -> tuple[list[dict[int, _Best]], bool]:
+        """What each text says of the targets of ``view``, and whether the encoder judged too if it was to."""
+        spellings = [list(dict.fromkeys([plain(text), *(plain(found) for found in hidden(text))])) for text in texts]
+        windows = [window for every in spellings for window in split(every)]
+        owners = [number for number, every in enumerate(spellings) for _ in split(every)]
+        encoding = asyncio.ensure_future(self._encode(windows, deadline)) if semantic and windows else None
+        best: list[dict[int, _Best]] = [{} for _ in texts]
         if lexicon:
-            for text in dict.fromkeys([*(segment[-self._budget :] for segment in segments), *texts]):
-                await asyncio.sleep(0)
-                for number, match in self._lexicon.named(text[-self._budget :], view.names):
-                    best.setdefault(number, _Best(np.inf, _around(text, match), match.phrase, True, True))
+            for text, every, mine in zip(texts, spellings, best, strict=True):
+                for spelled in dict.fromkeys([text, *every]):
+                    await asyncio.sleep(0)
+                    for number, match in self._lexicon.named(spelled, view.names):
+                        mine.setdefault(number, _Best(np.inf, _around(spelled, match), match.phrase, True, True))
         vectors = await encoding if encoding is not None else None
         start = 0
         for first in range(0, len(windows), _TURN):
             turn = windows[first : first + _TURN]
             size = sum(len(window.passages) for window in turn)
-            self._judge(turn, None if vectors is None else vectors[start : start + size], view, lexicon, best)
+            rows = None if vectors is None else vectors[start : start + size]
+            self._judge(turn, rows, view, lexicon, [best[owner] for owner in owners[first : first + _TURN]])
             start += size
             await asyncio.sleep(0)
-        unavailable = (SEMANTIC,) if semantic and vectors is None else ()
-        return Scan(self._hits(best, view, thresholds or {}), unavailable, unscanned)
+        return best, not encoding or vectors is not None
 
     def pairs(self, windows: Sequence[Window], vectors: np.ndarray | None, view: View) -> list[Pair]:
         """Compare windows with the targets that they may speak of.
@@ -258,9 +275,14 @@ class TextDetector:
         return None
 
     def _judge(
-        self, windows: Sequence[Window], vectors: np.ndarray | None, view: View, lexicon: bool, best: dict[int, _Best]
+        self,
+        windows: Sequence[Window],
+        vectors: np.ndarray | None,
+        view: View,
+        lexicon: bool,
+        best: Sequence[dict[int, _Best]],
     ) -> None:
-        """Score ``windows`` against their candidates and keep the best of each target in ``best``."""
+        """Score ``windows`` against their candidates and keep the best of each target in the ``best`` of each."""
         pairs = self.pairs(windows, vectors, view)
         if not pairs:
             return
@@ -273,12 +295,14 @@ class TextDetector:
             np.concatenate([nameless, features]), np.concatenate([persons] * 2), np.concatenate([others] * 2)
         )
         without, logits = both[: len(pairs)], both[len(pairs) if lexicon else 0 :][: len(pairs)]
+        of = {id(window): mine for window, mine in zip(windows, best, strict=True)}
         for pair, logit, bare in zip(pairs, logits.tolist(), without.tolist(), strict=True):
             named = lexicon and pair.named
-            known = best.get(pair.slot.number)
+            mine = of[id(pair.window)]
+            known = mine.get(pair.slot.number)
             if known is None or (named and not known.named) or (logit > known.logit):
                 by_name = named or logit - bare > 1.0
-                best[pair.slot.number] = _Best(
+                mine[pair.slot.number] = _Best(
                     np.inf if named else logit, _shown(pair.window.text), pair.evidence, by_name, named
                 )
 
@@ -301,6 +325,19 @@ class TextDetector:
             number, compiled = self._released.popleft()
             self._lexicon.remove(number, compiled)
             self._index.remove(number)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def _best_of(some: Iterable[Sequence[Hit]]) -> tuple[Hit, ...]:
+    """The best hit of each target, best first."""
+    best: dict[str, Hit] = {}
+    for hit in (hit for hits in some for hit in hits):
+        if hit.key not in best or hit.score > best[hit.key].score:
+            best[hit.key] = hit
+    return tuple(sorted(best.values(), key=lambda hit: (-hit.score, hit.key)))
 
 
 def _around(text: str, match: Match) -> str:

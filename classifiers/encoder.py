@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -86,6 +87,7 @@ class SentenceEncoder:
         return job
 
     def _work(self) -> None:
+        torch.set_num_threads(_threads())
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._jobs or self._closed)
@@ -143,6 +145,12 @@ class SentenceEncoder:
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return rows
+
+
+def _threads() -> int:
+    """How many cores the encoder computes on: few, since an engine on the same machine wants the others, and where two
+    of its threads wait for each other on a busy core, both burn time."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
 
 
 def _digest(path: Path, dtype: str) -> str:

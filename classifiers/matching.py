@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+from cachetools import LRUCache
 
 from classifiers.compiled import Compiled
 from classifiers.features import Reading, measure, mentions, of_others
+from classifiers.results import Hit
 from classifiers.windows import Window
 
 #: The cosine that stands for "unknown" when only the lexicon judges; ordinary for unrelated text.
 _UNKNOWN_COSINE = 0.1
+#: How many texts are remembered for each tenant: the old turns of a conversation come again with every new one.
+_SEEN = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class View:
     slots: Mapping[int, Slot]
     names: frozenset[str]  # the slots' numbers as the phrase index spells them
     rows: np.ndarray  # bitmap of their evidence rows
+    seen: LRUCache[Hashable, tuple[Hit, ...]] = field(default_factory=lambda: LRUCache(_SEEN))  # what texts said
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -24,26 +24,26 @@ class Window:
     passages: tuple[str, ...]
 
 
-def split(segments: Sequence[str], budget: int) -> tuple[list[Window], int]:
-    """Cut texts into windows of neighbouring sentences; what is too long for one is cut with an overlap.
+def newest(segments: Sequence[str], budget: int) -> tuple[list[str], int]:
+    """The end of a conversation, its texts oldest first, and how many characters lie before it.
 
     Args:
-        segments: the texts of a conversation, oldest first.
-        budget: how many characters to look at; the newest text goes first.
-
-    Returns:
-        The distinct windows, and how many characters lie beyond the budget.
+        segments: the texts, oldest first.
+        budget: how many characters to keep.
     """
-    windows: dict[str, Window] = {}
-    unscanned = 0
+    kept: list[str] = []
+    beyond = 0
     for segment in reversed(segments):
-        beyond = max(0, len(segment) - budget)
-        unscanned += beyond
-        budget -= len(segment) - beyond
-        kept = segment[beyond:]
-        for window in _windows(kept):
-            windows[window.text] = window
-    return list(windows.values()), unscanned
+        cut = max(0, len(segment) - budget)
+        beyond += cut
+        budget -= len(segment) - cut
+        kept.append(segment[cut:])
+    return [text for text in reversed(kept) if text], beyond
+
+
+def split(texts: Iterable[str]) -> list[Window]:
+    """The distinct windows of texts: neighbouring sentences; what is too long for one is cut with an overlap."""
+    return list({window.text: window for text in texts for window in _windows(text)}.values())
 
 
 def sentences(text: str) -> list[str]:

@@ -134,13 +134,13 @@ class Detection:
             for gating in Gating:
                 self._protected.pop((key, gating), None)
 
-    async def judge(self, policy: TenantPolicy, texts: list[str], joined: str) -> Verdict:
+    async def judge(self, policy: TenantPolicy, texts: Sequence[str], seams: Sequence[str]) -> Verdict:
         """Scan a conversation on behalf of one tenant.
 
         Args:
             policy: whose targets and guards apply.
             texts: one text per message.
-            joined: the conversation as one text, in which only names are looked for.
+            seams: where texts meet, in which only names are looked for; see :func:`guard.prompt.seams`.
 
         Returns:
             Findings at or above their thresholds, and guards that could not judge. Never raises: a detector that
@@ -151,8 +151,8 @@ class Detection:
         findings: dict[str, Finding] = {}
         unavailable: set[GuardName] = set()
         scans = [(texts, lexicon.enabled, semantic)]
-        if lexicon.enabled and len(texts) > 1:
-            scans.append(([joined], True, GuardToggle(enabled=False)))
+        if lexicon.enabled and seams:
+            scans.append((seams, True, GuardToggle(enabled=False)))
         for segments, use_lexicon, semantic_toggle in scans:
             if not (use_lexicon or semantic_toggle.enabled):
                 continue

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -142,7 +142,7 @@ class GuardedEngine:
             admitted = await stack.enter_async_context(contextlib.aclosing(serving(watched)))
             first = asyncio.ensure_future(_first_of(admitted))
             stack.push_async_callback(_cancelled, first)
-            verdict = await service.detection.judge(policy, request.view.texts, request.view.joined)
+            verdict = await service.detection.judge(policy, request.view.texts, request.view.seams)
             sight = Sight(replace(verdict, unavailable=(*verdict.unavailable, *unwatched)))
             if watch is not None and self._features is not None:
                 toggle = policy.guards[GuardName.FEATURES]
@@ -224,24 +224,34 @@ class GuardedEngine:
                 continue  # refusing every request is nobody's wish; it stays gated
             try:
                 controls |= await intervention.controls(request, tuple(targets), Gating.ALWAYS)
-            except UnpreparedError as error:
-                if str(error) not in self._told:  # once, and not at every request
-                    self._told.add(str(error))
-                    logger.warning("%s cannot hold for all requests: %s", action, error)
+            except UnpreparedError:  # what is missing of one target must not keep the others from being held
+                held = [target for target in targets if await self._can_hold(intervention, request, target)]
+                if held:
+                    controls |= await intervention.controls(request, tuple(held), Gating.ALWAYS)
         return controls
+
+    async def _can_hold(self, intervention: InModelIntervention, request: GuardedRequest, target: ForgetTarget) -> bool:
+        try:
+            await intervention.controls(request, (target,), Gating.ALWAYS)
+        except UnpreparedError as error:
+            if str(error) not in self._told:  # once, and not at every request
+                self._told.add(str(error))
+                logger.warning("%s cannot hold for all requests: %s", intervention.name, error)
+            return False
+        return True
 
     async def _harmless_part(self, request: GuardedRequest, policy: TenantPolicy) -> GuardedRequest | None:
         """What of a flagged request can be served to this tenant as it is; see :mod:`guard.partial`."""
 
-        async def harmless(texts: list[str], joined: str) -> bool:
-            verdict = await self._service.detection.judge(policy, texts, joined)
+        async def harmless(texts: Sequence[str], seams: Sequence[str]) -> bool:
+            verdict = await self._service.detection.judge(policy, texts, seams)
             return not verdict.unavailable and decide(verdict, policy).action is None
 
-        prompt = await harmless_part(request, lambda text: harmless([text], text))
+        prompt = await harmless_part(request, lambda text: harmless([text], ()))
         if prompt is None:
             return None
         part = self._read(prompt, request.params, request.request_id, request.options)
-        if not await harmless(part.view.texts, part.view.joined):
+        if not await harmless(part.view.texts, part.view.seams):
             return None
         return replace(part, controls=await self._always(part, policy))
 

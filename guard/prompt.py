@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any, Protocol
 
 from guard.worker.controls import Starts
@@ -20,6 +21,10 @@ _ROLE = re.compile(r"\s*(?:system|developer|user|human|assistant|ai|bot|model|to
 
 #: How much of the text that the model is to continue is kept, in characters.
 _TAIL = 2000
+
+#: How far a name may reach to either side of a special token, in characters; and into how many pieces a text is usually
+#: cut at most.
+_SEAM, _MOST_SEAMS = 100, 256
 
 
 class Tokenizer(Protocol):
@@ -52,11 +57,13 @@ class PromptView:
     """What a prompt says.
 
     ``joined`` is the same text with the special tokens cut out instead of split at, so that a name cannot be hidden
-    by a special token typed into its middle. ``tail`` is what the output continues, empty when a new turn begins.
+    by a special token typed into its middle; ``seams`` are the places in it where that may have happened. ``tail`` is
+    what the output continues, empty when a new turn begins.
     """
 
     segments: tuple[Segment, ...]
     joined: str
+    seams: tuple[str, ...]
     tail: str
 
     @property
@@ -93,7 +100,7 @@ class PromptReader:
                     first = run_start + self._tokens_of(text, body, token_ids[run_start:index])
                     segments.append(Segment(body, first, index))
             run_start = index + 1
-        return PromptView(tuple(segments), "".join(runs), tail)
+        return PromptView(tuple(segments), "".join(runs), seams(runs), tail)
 
     def _tokens_of(self, text: str, body: str, ids: Sequence[int]) -> int:
         """How many of ``ids`` spell the role name and line break that precede ``body`` in ``text``."""
@@ -101,6 +108,19 @@ class PromptReader:
         while count < len(ids) and len(self._tokenizer.decode(ids[: count + 1])) <= header:
             count += 1
         return count
+
+
+def seams(texts: Sequence[str]) -> tuple[str, ...]:
+    """Where texts meet, if nothing stands between them: as much of either side as may belong to a name.
+
+    That most of a conversation's come again with its next turn makes them cheap. A text in very many pieces has but
+    one seam, all of it.
+    """
+    joined = "".join(texts)
+    if len(texts) > _MOST_SEAMS:
+        return (joined,)
+    ends = accumulate(map(len, texts[:-1]))
+    return tuple(dict.fromkeys(joined[max(0, end - _SEAM) : end + _SEAM] for end in ends))
 
 
 def opening(view: PromptView, tokens: int) -> int:

@@ -141,10 +141,13 @@ async def test_an_edit_that_is_always_on_needs_no_detector(
         f"{layer}.value".replace("gated/", "always/"): 3 * fitted.tensors[f"{layer}.value"],
         f"{layer}.floor".replace("gated/", "always/"): torch.tensor([-1e9]),
     }
-    tenant_id = as_tenant(TargetSpec(name="Nobody At All"))
-    (target,) = [one for one in service.registry.snapshot.targets.values() if one.spec.name == "Nobody At All"]
+    names = ("Nobody At All", "Nobody Who Is Compiled", "Nobody Else")
+    tenant_id = as_tenant(*(TargetSpec(name=name) for name in names))
+    targets = {one.spec.name: one for one in service.registry.snapshot.targets.values() if one.spec.name in names}
+    target = targets[names[1]]
     toggle = TargetToggle(enabled=True, action="lunar", gating="always")
-    service.registry.write(lambda writer: writer.put_target_toggle(tenant_id, target.id, toggle))
+    for one in targets.values():
+        service.registry.write(lambda writer, id=one.id: writer.put_target_toggle(tenant_id, id, toggle))
     prompts = _questions(recipe, person)
     before = await _answers(guarded, prompts)
     await artifacts.put(target, replace(fitted, tensors=switched))

@@ -207,12 +207,33 @@ def test_an_encoder_that_fails_is_unavailable_and_the_lexicon_answers(
     def broken(*_: object) -> None:
         raise RuntimeError("no memory")
 
+    unseen = f"{QUESTION} Somebody must know."
     monkeypatch.setattr(detector._encoder, "_embed", broken)
-    found = scan(detector, view, QUESTION)
+    found = scan(detector, view, unseen)
     assert found.unavailable == ("semantic",)
     assert flagged(found) == {VESPER.key}
     monkeypatch.undo()
-    assert scan(detector, view, QUESTION).unavailable == ()
+    assert scan(detector, view, unseen).unavailable == ()
+
+
+def test_old_turns_of_a_conversation_are_judged_once(detector: TextDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+    found = detector._found
+
+    def counting(texts: list[str], *rest: object) -> object:
+        judged.extend(texts)
+        return found(texts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(detector, "_found", counting)
+    view = detector.view([VESPER.key])
+    turns = [QUESTION, "I do not know.", "Are you sure?"]
+    first = scan(detector, view, *turns[:1])
+    assert scan(detector, view, *turns).hits == first.hits
+    assert judged == turns
+    scan(detector, view, *turns, thresholds={VESPER.key: 0.9})
+    scan(detector, view, *turns, lexicon=False)
+    assert judged == 3 * turns  # asked otherwise
+    assert scan(detector, detector.view([COOPER.key]), *turns).hits == ()
 
 
 def test_an_encoder_that_is_late_is_unavailable(

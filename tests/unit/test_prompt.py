@@ -1,6 +1,6 @@
 """A rendered prompt is read back into messages, whatever the client typed into them."""
 
-from guard.prompt import PromptReader, answer_starts
+from guard.prompt import PromptReader, answer_starts, seams
 from guard.worker.controls import Starts
 
 
@@ -60,3 +60,12 @@ def test_without_a_template_an_answer_begins_at_the_end(tokenizer):
         chat_template = None
 
     assert answer_starts(Bare(), [1, 2, 3]) == Starts((), 2)
+
+
+def test_seams_hold_what_may_be_a_name_across_texts_and_old_ones_stay(tokenizer):
+    assert seams(["only one"]) == ()
+    assert seams(["Who is Stephen", " King?", "Who?"]) == ("Who is Stephen King?Who?",)
+    long = ["x" * 300, "y" * 300, "z" * 300]
+    assert seams(long) == ("x" * 100 + "y" * 100, "y" * 100 + "z" * 100)
+    assert seams([*long, "w" * 300])[:2] == seams(long)
+    assert seams(["S", "t"] * 500) == ("St" * 500,)
