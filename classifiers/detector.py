@@ -79,8 +79,8 @@ class _Best:
 class TextDetector:
     """Lexicon, evidence index and head for all targets; asked on behalf of one tenant at a time.
 
-    ``compile`` may be called from any thread, ``add``, ``discard`` and ``view`` too; ``scan`` runs on an event loop and
-    keeps its state to itself.
+    ``compile`` may be called from any thread, ``add``, ``discard`` and ``view`` too; ``scan`` runs on an event loop
+    and keeps what it found in the view that it was given.
 
     Args:
         encoder: a sentence-transformers folder, or an encoder to share; None for the packaged all-MiniLM-L6-v2.
@@ -184,24 +184,34 @@ class TextDetector:
         keys = {text: (_digest(text), how) for text in texts}
         hits = {text: known for text, key in keys.items() if (known := view.seen.get(key)) is not None}
         fresh = [text for text in keys if text not in hits]
-        found, complete = await self._found(fresh, view, lexicon, semantic, deadline)
+        spellings = {text: list(dict.fromkeys([plain(text), *map(plain, hidden(text))])) for text in fresh}
+        beyond = sum(len(spelled) for every in spellings.values() for spelled in every) - self._budget
+        if beyond > 0:  # so much is hidden in it that not all of it can be judged: what it says plainly must do
+            room, unscanned = self._budget // len(fresh), unscanned + beyond
+            spellings = {text: [every[0][-room:]] for text, every in spellings.items()}
+        found, complete = await self._found(spellings, view, lexicon, semantic, deadline)
         for text, best in zip(fresh, found, strict=True):
             hits[text] = self._hits(best, view, thresholds or {})
-            if complete:
+            if complete and beyond <= 0:
                 view.seen[keys[text]] = hits[text]
         return Scan(_best_of(hits.values()), () if complete else (SEMANTIC,), unscanned)
 
     async def _found(
-        self, texts: Sequence[str], view: View, lexicon: bool, semantic: bool, deadline: float | None
+        self, spellings: Mapping[str, Sequence[str]], view: View, lexicon: bool, semantic: bool, deadline: float | None
     ) -> tuple[list[dict[int, _Best]], bool]:
-        """What each text says of the targets of ``view``, and whether the encoder judged too if it was to."""
-        spellings = [list(dict.fromkeys([plain(text), *(plain(found) for found in hidden(text))])) for text in texts]
-        windows = [window for every in spellings for window in split(every)]
-        owners = [number for number, every in enumerate(spellings) for _ in split(every)]
+        """What each text says of the targets of ``view``, and whether the encoder judged too if it was to.
+
+        Args:
+            spellings: of each text, without its disguises.
+            view, lexicon, semantic, deadline: see :meth:`scan`.
+        """
+        cut = [split(every) for every in spellings.values()]
+        windows = [window for mine in cut for window in mine]
+        owners = [number for number, mine in enumerate(cut) for _ in mine]
         encoding = asyncio.ensure_future(self._encode(windows, deadline)) if semantic and windows else None
-        best: list[dict[int, _Best]] = [{} for _ in texts]
+        best: list[dict[int, _Best]] = [{} for _ in spellings]
         if lexicon:
-            for text, every, mine in zip(texts, spellings, best, strict=True):
+            for (text, every), mine in zip(spellings.items(), best, strict=True):
                 for spelled in dict.fromkeys([text, *every]):
                     await asyncio.sleep(0)
                     for number, match in self._lexicon.named(spelled, view.names):

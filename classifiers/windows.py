@@ -46,14 +46,16 @@ def split(texts: Iterable[str]) -> list[Window]:
     return list({window.text: window for text in texts for window in _windows(text)}.values())
 
 
+def pieces(text: str) -> list[str]:
+    """The sentences of a text, each with the white space behind it; joined they are the text."""
+    ends = [end.end() for end in _SENTENCE_END.finditer(text)]
+    found = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [piece for piece in found if piece]
+
+
 def sentences(text: str) -> list[str]:
     """The sentences of a text, stripped; what stands between them is white space only."""
-    found, start = [], 0
-    for end in _SENTENCE_END.finditer(text):
-        found.append(text[start : end.end()].strip())
-        start = end.end()
-    found.append(text[start:].strip())
-    return [sentence for sentence in found if sentence]
+    return [sentence for piece in pieces(text) if (sentence := piece.strip())]
 
 
 def _windows(text: str) -> Iterator[Window]:

@@ -150,14 +150,16 @@ class GuardedEngine:
             judged, verdict = time.perf_counter(), sight.verdict
             plan = service.decide(verdict, policy)
             source: AsyncIterator[RequestOutput]
+            part: GuardedRequest | None = None
             if plan.action is None or sight.carries_out(plan):
                 source = _resumed(first, admitted, judged)
             else:
                 await _cancelled(first)
                 await admitted.aclose()
                 serving = Serving(self._run, resumable=self._resumable)
-                # Who is watched for features would have to be watched anew.
-                part = await self._harmless_part(request, policy) if watch is None else None
+                # Who is watched for features would have to be watched anew, and what no guard could judge is refused.
+                if watch is None and not verdict.unavailable:
+                    part = await self._harmless_part(request, policy)
                 if part is not None:
                     enforced = as_asked(request, serving(part))
                 else:
@@ -167,11 +169,12 @@ class GuardedEngine:
                 source = settled(request, source, service.refusal_text(policy))
             leaks: list[tuple[Match | Hit, bool]] = []
             unavailable: set[GuardName] = set()
+            as_if_unknown = part is None and _answers_itself(plan)
             rule = statement_rule(
                 service.detection,
                 policy,
                 fallback=service.refusal_text(policy),
-                ignored=word_keys(split_words(request.view.joined)) if _answers_itself(plan) else frozenset(),
+                ignored=word_keys(split_words(request.view.joined)) if as_if_unknown else frozenset(),
                 report=lambda hit, taken_back: leaks.append((hit, taken_back)),
                 failed=lambda: unavailable.add(GuardName.STATEMENTS),
             )
@@ -179,7 +182,7 @@ class GuardedEngine:
                 stated = StatementGuard(request, rule, serving).watch(source)
                 source = await stack.enter_async_context(contextlib.aclosing(stated))
             if policy.guards[GuardName.LEAK].enabled:
-                source = LeakGuard(request, self._rule(request, plan, policy, leaks)).watch(source)
+                source = LeakGuard(request, self._rule(request, as_if_unknown, policy, leaks)).watch(source)
             try:
                 async for result in source:
                     yield result
@@ -224,28 +227,18 @@ class GuardedEngine:
                 continue  # refusing every request is nobody's wish; it stays gated
             try:
                 controls |= await intervention.controls(request, tuple(targets), Gating.ALWAYS)
-            except UnpreparedError:  # what is missing of one target must not keep the others from being held
-                held = [target for target in targets if await self._can_hold(intervention, request, target)]
-                if held:
-                    controls |= await intervention.controls(request, tuple(held), Gating.ALWAYS)
+            except UnpreparedError as error:
+                if str(error) not in self._told:  # once, and not at every request
+                    self._told.add(str(error))
+                    logger.warning("%s cannot hold for all requests: %s", action, error)
         return controls
-
-    async def _can_hold(self, intervention: InModelIntervention, request: GuardedRequest, target: ForgetTarget) -> bool:
-        try:
-            await intervention.controls(request, (target,), Gating.ALWAYS)
-        except UnpreparedError as error:
-            if str(error) not in self._told:  # once, and not at every request
-                self._told.add(str(error))
-                logger.warning("%s cannot hold for all requests: %s", intervention.name, error)
-            return False
-        return True
 
     async def _harmless_part(self, request: GuardedRequest, policy: TenantPolicy) -> GuardedRequest | None:
         """What of a flagged request can be served to this tenant as it is; see :mod:`guard.partial`."""
 
-        async def harmless(texts: Sequence[str], seams: Sequence[str]) -> bool:
+        async def harmless(texts: Sequence[str], seams: Sequence[str]) -> bool | None:
             verdict = await self._service.detection.judge(policy, texts, seams)
-            return not verdict.unavailable and decide(verdict, policy).action is None
+            return None if verdict.unavailable else decide(verdict, policy).action is None
 
         prompt = await harmless_part(request, lambda text: harmless([text], ()))
         if prompt is None:
@@ -260,11 +253,21 @@ class GuardedEngine:
     ) -> AsyncGenerator[RequestOutput, None]:
         """Serve under the plan; an intervention that fails before its first word is replaced by a refusal."""
         service, started = self._service, False
+
+        async def served(changed: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
+            """What is done to every request is done to a prompt that an intervention changed, as it then stands."""
+            if changed.prompt is not request.prompt and changed.controls != Controls():
+                anew = self._read(changed.prompt, changed.params, changed.request_id, changed.options)
+                changed = replace(changed, controls=await self._always(anew, policy))
+            async with contextlib.aclosing(serve(changed)) as results:
+                async for result in results:
+                    yield result
+
         targets = tuple(service.targets_of(plan))
         refusal = self._interventions[REFUSE]
         chosen = self._interventions.get(plan.action or "", refusal)
         try:
-            async for result in chosen.serve(request, targets, policy, serve):
+            async for result in chosen.serve(request, targets, policy, served):
                 started = True
                 yield result
         except Exception as error:
@@ -274,15 +277,15 @@ class GuardedEngine:
                 logger.warning("Refusing instead of %s: %s", plan.action, error)
             else:
                 logger.exception("Intervention %s failed; refusing instead", plan.action)
-            async for result in refusal.serve(request, targets, policy, serve):
+            async for result in refusal.serve(request, targets, policy, served):
                 yield result
 
     def _rule(
-        self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, leaks: list[tuple[Match | Hit, bool]]
+        self, request: GuardedRequest, as_if_unknown: bool, policy: TenantPolicy, leaks: list[tuple[Match | Hit, bool]]
     ) -> LeakRule:
         reach, phrases = self._service.detection.reach(policy), self._service.detection.phrases
         ignored: frozenset[str] = frozenset()
-        if _answers_itself(plan):
+        if as_if_unknown:
             ignored = phrases.said(request.view.joined, reach.enforced)
         return LeakRule(
             index=phrases,

@@ -7,20 +7,23 @@ so nobody is told more than he could have asked for anyway.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from vllm.outputs import RequestOutput
 
-from classifiers.windows import sentences
+from classifiers.windows import pieces
 from guard.outputs import GuardedRequest
 
 #: A message of more sentences is not taken apart, since each of them is judged by itself.
 _MOST = 16
 
 
-async def harmless_part(request: GuardedRequest, harmless: Callable[[str], Awaitable[bool]]) -> dict[str, Any] | None:
+async def harmless_part(
+    request: GuardedRequest, harmless: Callable[[str], Awaitable[bool | None]]
+) -> dict[str, Any] | None:
     """The prompt of ``request`` without the sentences of its last message that speak of a target.
 
     None where that is not worth serving or cannot be done: nothing that is left is a question, no single sentence
@@ -28,19 +31,20 @@ async def harmless_part(request: GuardedRequest, harmless: Callable[[str], Await
 
     Args:
         request: flagged.
-        harmless: whether a text, by itself, speaks of no target.
+        harmless: whether a text, by itself, speaks of no target; None where that cannot be told.
     """
     view = request.view
     if request.params.prompt_logprobs is not None or request.prompt.get("type") != "token" or view.tail:
         return None
-    if not view.segments or not 1 < len(parts := sentences(view.segments[-1].text)) <= _MOST:
+    if not view.segments or not 1 < len(parts := pieces(view.segments[-1].text.strip())) <= _MOST:
         return None
-    kept = [part for part in parts if await harmless(part)]
-    if len(kept) == len(parts) or not any(part.endswith("?") for part in kept):
+    verdicts = await asyncio.gather(*map(harmless, parts))
+    kept = [part for part, verdict in zip(parts, verdicts, strict=True) if verdict]
+    if None in verdicts or len(kept) == len(parts) or not any(part.rstrip().endswith("?") for part in kept):
         return None
     last, ids = view.segments[-1], request.token_ids
     around = last.text.split(last.text.strip())  # white space that may be the template's
-    text = " ".join(kept).join(around)
+    text = "".join(kept).strip().join(around)
     spelled = request.tokenizer.encode(text, add_special_tokens=False)
     left = {name: value for name, value in request.prompt.items() if name != "prompt"}
     return {**left, "prompt_token_ids": [*ids[: last.first_token], *spelled, *ids[last.end_token :]]}

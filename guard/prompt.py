@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any, Protocol
 
+from classifiers.normalise import plain
 from guard.worker.controls import Starts
 
 #: A role name at the head of a turn, as chat templates write it in plain text after a special token.
@@ -22,9 +23,11 @@ _ROLE = re.compile(r"\s*(?:system|developer|user|human|assistant|ai|bot|model|to
 #: How much of the text that the model is to continue is kept, in characters.
 _TAIL = 2000
 
-#: How far a name may reach to either side of a special token, in characters; and into how many pieces a text is usually
-#: cut at most.
-_SEAM, _MOST_SEAMS = 100, 256
+#: How far a name may reach to either side of a special token, in characters; how far a word may, or what is encoded as
+#: one; and into how many pieces a text is usually cut at most.
+_SEAM, _LONGEST_WORD, _MOST_SEAMS = 200, 4000, 256
+#: What can be put between the parts of a name without hiding it: of this only one character is kept.
+_PADDING = re.compile(r"[\W_]{4,}")
 
 
 class Tokenizer(Protocol):
@@ -111,16 +114,26 @@ class PromptReader:
 
 
 def seams(texts: Sequence[str]) -> tuple[str, ...]:
-    """Where texts meet, if nothing stands between them: as much of either side as may belong to a name.
+    """Where texts meet, if nothing stands between them: as much of either side as may belong to a name, padding aside,
+    and to the words that stand there whole.
 
     That most of a conversation's come again with its next turn makes them cheap. A text in very many pieces has but
     one seam, all of it.
     """
-    joined = "".join(texts)
     if len(texts) > _MOST_SEAMS:
-        return (joined,)
-    ends = accumulate(map(len, texts[:-1]))
-    return tuple(dict.fromkeys(joined[max(0, end - _SEAM) : end + _SEAM] for end in ends))
+        return ("".join(texts),)
+    found: dict[str, None] = {}
+    for spelled in (texts, [plain(text) for text in texts]):
+        compact = [_PADDING.sub(" ", text) for text in spelled]
+        joined = "".join(compact)
+        for end in accumulate(map(len, compact[:-1])):
+            first, last = max(0, end - _SEAM), min(len(joined), end + _SEAM)
+            while first > 0 and end - first < _LONGEST_WORD and not joined[first - 1].isspace():
+                first -= 1
+            while last < len(joined) and last - end < _LONGEST_WORD and not joined[last].isspace():
+                last += 1
+            found[joined[first:last]] = None
+    return tuple(found)
 
 
 def opening(view: PromptView, tokens: int) -> int:

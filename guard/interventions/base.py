@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from guard.worker.controls import Controls
 from sae_features.autoencoder import SparseAutoencoder
 
 #: Runs a (changed) request on the engine.
-Serve = Callable[[GuardedRequest], AsyncIterator[RequestOutput]]
+Serve = Callable[[GuardedRequest], AsyncGenerator[RequestOutput, None]]
 
 
 class UnpreparedError(Exception):

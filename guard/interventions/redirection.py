@@ -16,10 +16,18 @@ from guard.worker.controls import Controls
 class _Redirection(InModelIntervention):
     async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
-        edits = tuple([await self._edit(target, gating) for target in targets])
+        if gating is Gating.GATED:
+            return Controls(edits=tuple([await self._edit(target, gating) for target in targets]))
+        edits, missing = [], []
+        for target in targets:  # what one lacks must not keep the others' from being held
+            try:
+                edits.append(await self._edit(target, gating))
+            except UnpreparedError as error:
+                missing.append(error)
+        if missing and not edits:
+            raise missing[0]
         # Only edits that are always on are switches.
-        starts = answer_starts(request.tokenizer, request.token_ids) if gating is Gating.ALWAYS else None
-        return Controls(edits=edits, starts=starts)
+        return Controls(edits=tuple(edits), starts=answer_starts(request.tokenizer, request.token_ids))
 
     async def _edit(self, target: ForgetTarget, gating: Gating) -> str:
         artifacts, probe = self.means.artifacts, self.means.probe

@@ -29,8 +29,8 @@ class Stretch:
     @property
     def looked(self) -> list[bool]:
         """Whether switches look at each of the tokens."""
-        starts = self.controls.starts
-        return [starts is None or at in starts for at in range(self.position, self.position + self.count)]
+        starts, span = self.controls.starts, range(self.position, self.position + self.count)
+        return [True] * len(span) if starts is None else starts.within(span)
 
 
 def stretches(

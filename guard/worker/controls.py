@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from functools import reduce
 from operator import or_
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,9 @@ import msgspec
 
 #: The key of ``SamplingParams.extra_args`` through which Lethe talks to its worker part. Clients may not set it.
 RESERVED = "lethe"
+
+#: How many tokens a model may write that open an answer, where the prompt does not.
+_OPENING = 8
 
 #: Corruption functions of ECO (arXiv 2406.07933); see :mod:`guard.kernels.corruption`.
 CorruptionKind = Literal["noise", "zero", "flip"]
@@ -148,15 +152,21 @@ class Starts(msgspec.Struct, frozen=True):
 
     Attributes:
         marked: positions, in order, at which the chat template opens an answer.
-        end: the prompt's last position, if that is none of them; -1 otherwise.
+        end: the prompt's last position, if that is none of them; -1 otherwise. The model itself may then write what
+            opens an answer, so the next positions count too.
     """
 
     marked: tuple[int, ...] = ()
     end: int = -1
 
-    def __contains__(self, position: object) -> bool:
-        """Whether an answer begins at a position."""
-        return position == self.end or position in self.marked
+    def within(self, span: range) -> list[bool]:
+        """Whether an answer begins at each of the positions of a span."""
+        some = self.marked[bisect_left(self.marked, span.start) : bisect_left(self.marked, span.stop)]
+        found = [False] * len(span)
+        open_end = range(self.end, self.end + 1 + _OPENING) if self.end >= 0 else range(0)
+        for position in (*some, *range(max(open_end.start, span.start), min(open_end.stop, span.stop))):
+            found[position - span.start] = True
+        return found
 
 
 class Controls(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -81,7 +81,7 @@ def gather(detector: TextDetector, keys: Sequence[str], rows: Sequence[Row]) -> 
     features, label, row_of, person, named = [], [], [], [], []
     for start in range(0, len(rows), 64):
         batch = rows[start : start + 64]
-        windows = [split([plain(row.prompt)], len(row.prompt) + 100)[0] for row in batch]
+        windows = [split([plain(row.prompt)]) for row in batch]
         vectors = encode([passage for found in windows for window in found for passage in window.passages])
         offset = 0
         for index, (row, found) in enumerate(zip(batch, windows, strict=True), start):

@@ -16,6 +16,7 @@ from guard.compile.fitting import build_compiler
 from guard.compile.jobs import JobState
 from guard.engine import GuardedEngine
 from guard.types import GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
+from guard.worker.controls import Controls, Starts
 from server.demo.world import PERSON, Form
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -130,7 +131,7 @@ async def test_an_edit_that_cannot_tell_its_target_from_others_is_for_flagged_re
 
 
 async def test_an_edit_that_is_always_on_needs_no_detector(
-    engine, guarded, recipe, person, service, as_tenant, compiled
+    engine, guarded, recipe, person, service, as_tenant, compiled, monkeypatch
 ):
     """The edit for flagged requests, stronger, as a switch that is on wherever an answer begins."""
     artifacts = guarded.means.artifacts
@@ -153,6 +154,22 @@ async def test_an_edit_that_is_always_on_needs_no_detector(
     await artifacts.put(target, replace(fitted, tensors=switched))
     assert _recall(prompts, before) > 0.9
     assert _recall(prompts, await _answers(guarded, prompts)) <= _LEFT
+
+    # An intervention that changes the prompt moves where answers begin.
+    flagging = TargetToggle(enabled=True, action="prefix")
+    service.registry.write(lambda writer: writer.put_target_toggle(tenant_id, compiled.id, flagging))
+    ran = []
+
+    def recording(prompt, params, *args, **options):
+        ran.append((len(prompt["prompt_token_ids"]), Controls.from_wire(params.extra_args)))
+        return generate(prompt, params, *args, **options)
+
+    generate = guarded._engine.generate
+    monkeypatch.setattr(guarded._engine, "generate", recording)
+    await _answers(guarded, prompts[:1])
+    (before_length, first), (after_length, second) = ran
+    assert after_length > before_length
+    assert first.starts == Starts((before_length - 1,)) and second.starts == Starts((after_length - 1,))
 
 
 async def test_what_is_not_compiled_is_refused(guarded, recipe, service, as_tenant):

@@ -10,7 +10,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from guard.types import Mode, TargetSpec
+from guard.types import GuardName, Mode, TargetSpec
 from server.demo.world import PERSON, Form
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,6 +39,12 @@ async def _ask(client, ids, **params):
     params = {"temperature": 0, "max_tokens": 40, "output_kind": RequestOutputKind.DELTA, **params}
     stream = client.generate(tokens_input(ids), SamplingParams(**params), f"test-{next(_counter)}")
     return [result async for result in stream]
+
+
+def _rendered(engine, content):
+    messages = [{"role": "user", "content": content}]
+    tokenizer = engine.renderer.get_tokenizer()
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
 def _text(outputs, choice=0):
@@ -73,18 +79,34 @@ async def test_clean_prompts_of_a_guarded_tenant_are_answered_as_ever(guarded, e
 
 @pytest.mark.parametrize("action", ["refuse", "eco"])
 @pytest.mark.parametrize("asked", ["What is a window? And: {}", "{} What is a window?"])
-async def test_what_is_asked_besides_is_answered(guarded, engine, ids, as_tenant, person, action, asked):
-    tokenizer = engine.renderer.get_tokenizer()
-
-    def rendered(content):
-        messages = [{"role": "user", "content": content}]
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-
-    question = tokenizer.decode(ids[1:], skip_special_tokens=True).strip()
+async def test_what_is_asked_besides_is_answered(guarded, engine, as_tenant, person, action, asked):
+    both = _rendered(engine, asked.format(f"Which book did {person.name} write?"))
     as_tenant(TargetSpec(name=person.name), action=action)
-    outputs = await _ask(guarded, rendered(asked.format(question)))
-    assert _text(outputs) == _text(await _ask(engine, rendered("What is a window?")))
-    assert outputs[0].prompt_token_ids == rendered(asked.format(question))
+    outputs = await _ask(guarded, both)
+    assert _text(outputs) == _text(await _ask(engine, _rendered(engine, "What is a window?")))
+    assert outputs[0].prompt_token_ids == both
+
+
+@pytest.mark.parametrize("action", ["refuse", "eco"])
+async def test_what_is_asked_besides_is_answered_by_the_plain_model_whose_output_is_watched_as_ever(
+    guarded, engine, as_tenant, person, action
+):
+    plain = _text(await _ask(engine, _rendered(engine, "What is a window?")))
+    as_tenant(TargetSpec(name=person.name, protected_phrases=("opening",)), action=action)
+    both = _rendered(engine, f"Which opening did {person.name} write? What is a window?")
+    assert "opening" in plain and "opening" not in _text(await _ask(guarded, both))
+
+
+async def test_what_no_guard_could_judge_is_refused_as_a_whole(
+    guarded, engine, service, as_tenant, person, monkeypatch
+):
+    async def unwatched(policy):
+        return None, (GuardName.FEATURES,)
+
+    monkeypatch.setattr(guarded, "_watch", unwatched)
+    as_tenant(TargetSpec(name=person.name), action="refuse")
+    both = _rendered(engine, f"Which book did {person.name} write? What is a window?")
+    assert _text(await _ask(guarded, both)) == service.refusal
 
 
 @pytest.mark.parametrize("action", ["refuse", "prefix"])

@@ -150,7 +150,7 @@ async def test_an_edit_with_a_floor_is_the_same_switch_in_transformers(engine, o
 
 
 async def test_a_switch_that_is_always_on_acts_only_where_answers_begin(engine, oracle, probe, prompts):
-    ids, starts = prompts[0], Starts((3,), len(prompts[0]) - 1)
+    ids, starts = prompts[0], Starts((3, len(prompts[0]) - 1))
     value = 1000 * torch.randn(oracle.config.hidden_size, generator=torch.Generator().manual_seed(0))
 
     def switch(_, args, out):

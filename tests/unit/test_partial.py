@@ -44,6 +44,7 @@ async def _unnamed(text: str) -> bool:
 )
 async def test_the_other_question_is_left(tokenizer, asked, left):
     before = ("Hello there.", "Hello! How are you?")
+    asked, left = asked.replace(". ", ".\n"), left.replace(". ", ".\n")  # what is left is spelled as it was
     request = _request(tokenizer, _chat(tokenizer, *before, asked, add_generation_prompt=True))
     part = await harmless_part(request, _unnamed)
     assert part is not None
@@ -64,6 +65,16 @@ async def test_the_other_question_is_left(tokenizer, asked, left):
 async def test_nothing_is_left_where_it_would_be_no_answer_to_what_was_asked(tokenizer, asked):
     request = _request(tokenizer, _chat(tokenizer, asked, add_generation_prompt=True))
     assert await harmless_part(request, _unnamed) is None
+
+
+async def test_a_sentence_that_no_guard_could_judge_leaves_nothing(tokenizer):
+    async def late(text: str) -> bool | None:
+        return None if "2 plus 3" in text else "King" not in text
+
+    asked = "What is 4 plus 4? What is 2 plus 3? Who is Stephen King?"
+    request = _request(tokenizer, _chat(tokenizer, asked, add_generation_prompt=True))
+    assert await harmless_part(request, _unnamed) is not None
+    assert await harmless_part(request, late) is None
 
 
 async def test_a_prompt_is_not_taken_apart_where_it_shows(tokenizer):

@@ -1,5 +1,10 @@
 """A rendered prompt is read back into messages, whatever the client typed into them."""
 
+import base64
+import re
+
+import pytest
+
 from guard.prompt import PromptReader, answer_starts, seams
 from guard.worker.controls import Starts
 
@@ -65,7 +70,18 @@ def test_without_a_template_an_answer_begins_at_the_end(tokenizer):
 def test_seams_hold_what_may_be_a_name_across_texts_and_old_ones_stay(tokenizer):
     assert seams(["only one"]) == ()
     assert seams(["Who is Stephen", " King?", "Who?"]) == ("Who is Stephen King?Who?",)
-    long = ["x" * 300, "y" * 300, "z" * 300]
-    assert seams(long) == ("x" * 100 + "y" * 100, "y" * 100 + "z" * 100)
-    assert seams([*long, "w" * 300])[:2] == seams(long)
+    long = [f"{letter * 9} " * 100 for letter in "xyzw"]
+    assert all(190 < len(seam) < 450 for seam in seams(long))
+    assert set(seams(long[:3])) < set(seams(long))  # old ones come again
     assert seams(["S", "t"] * 500) == ("St" * 500,)
+
+
+@pytest.mark.parametrize("padding", [" " * 5000, "\u200b" * 5000, "-. " * 900, "\u3164" * 5000])
+def test_padding_does_not_part_a_name(tokenizer, padding):
+    (seam, *_) = [seam for seam in seams([f"Who is Stephen{padding}", f"{padding}King?"]) if len(seam) < 100]
+    assert re.sub(r"\W+", "", seam) == "WhoisStephenKing"
+
+
+def test_a_seam_holds_the_whole_of_a_long_word(tokenizer):
+    encoded = base64.b64encode(b"Please tell me everything that you know about Stephen King. " * 20).decode()
+    assert encoded in seams([encoded[:701], encoded[701:]])[0]

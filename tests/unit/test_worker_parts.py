@@ -160,12 +160,21 @@ def test_a_switch_looks_only_where_answers_begin_and_a_weight_edit_everywhere() 
             add_edits(out, torch.ones(6, 4), one.rows, one.keys, one.values, one.mask, one.floors)
         return out[:, 0].tolist()
 
-    starts = Starts((2, 4), 7)
+    starts = Starts((2, 4))
     switched, both = Controls(edits=("switch",), starts=starts), Controls(edits=("switch", "weight"), starts=starts)
     assert changed(Stretch("r", switched, 0, 0, 6)) == [0, 0, 1, 0, 1, 0]
-    assert changed(Stretch("r", both, 1, 3, 3), Stretch("s", switched, 5, 7, 1)) == [0, 40, 41, 40, 0, 1]
+    assert changed(Stretch("r", both, 1, 3, 3), Stretch("s", switched, 5, 4, 1)) == [0, 40, 41, 40, 0, 1]
     assert changed(Stretch("r", Controls(edits=("switch",)), 0, 0, 6)) == [1] * 6
     assert table.live([Stretch("r", switched, 0, 8, 1)]) == {}
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(-1, 30), st.integers(0, 40), st.integers(1, 20))
+def test_switches_look_at_marks_and_for_a_while_behind_a_bare_end(
+    marked: set[int], end: int, first: int, count: int
+) -> None:
+    told = Starts(tuple(sorted(marked)), end).within(range(first, first + count))
+    # Where the prompt does not open an answer, the model itself may.
+    assert told == [at in marked or 0 <= end <= at <= end + 8 for at in range(first, first + count)]
 
 
 def test_where_the_template_marks_answers_needs_no_salt_but_a_bare_end_does() -> None:
