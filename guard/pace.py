@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 #: Turns at once while no client is served: few enough that the next client finds room in the next step.
 _AT_ONCE = 16
 #: Of the time, while clients are served, one turn at a time. A prompt makes one step longer, what follows hardly any.
-_SHARE = 0.5
+_SHARE = 1 / 3
 #: Seconds that a rest lasts at most: a turn may have been long because it waited in the engine's queue.
 _LONGEST = 5.0
 #: Seconds between looks whether clients are still served.

@@ -45,11 +45,11 @@ async def test_alone_many_turns_run_at_once() -> None:
 
 
 @pytest.mark.asyncio
-async def test_while_clients_are_served_turns_come_one_by_one_and_rest_as_long() -> None:
+async def test_while_clients_are_served_turns_come_one_by_one_and_rest_twice_as_long() -> None:
     engine = _Engine(clients=3)
     spent = await _taken(engine, 3, 0.02)
     assert engine.most == 1
-    assert spent >= 5 * 0.02  # two rests stand between three turns
+    assert spent >= 7 * 0.02  # two rests stand between three turns
 
 
 @pytest.mark.asyncio
