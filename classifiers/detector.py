@@ -327,7 +327,7 @@ class TextDetector:
             if score >= bar / 2:
                 guard = LEXICON if found.lexicon else SEMANTIC
                 hits.append(Hit(target.key, guard, round(score, 4), round(bar, 4), found.window, found.evidence))
-        return tuple(sorted(hits, key=lambda hit: (-hit.score, hit.key)))
+        return tuple(hits)
 
     def _sweep(self) -> None:
         """Take out of the indexes what no view refers to any more. Called with the lock held."""

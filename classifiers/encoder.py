@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -150,7 +149,7 @@ class SentenceEncoder:
 def _threads() -> int:
     """How many cores the encoder computes on: few, since an engine on the same machine wants the others, and where two
     of its threads wait for each other on a busy core, both burn time."""
-    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+    return max(1, min(4, torch.get_num_threads() // 4))
 
 
 def _digest(path: Path, dtype: str) -> str:

@@ -14,6 +14,7 @@ from classifiers.profile import Profile
 from classifiers.statement_index import StatementIndex
 from classifiers.verbatim import VerbatimIndex
 from guard.metrics import DETECTOR_SECONDS
+from guard.prompt import seams
 from guard.snapshot import Snapshot
 from guard.store import Store
 from guard.types import (
@@ -134,13 +135,13 @@ class Detection:
             for gating in Gating:
                 self._protected.pop((key, gating), None)
 
-    async def judge(self, policy: TenantPolicy, texts: Sequence[str], seams: Sequence[str]) -> Verdict:
+    async def judge(self, policy: TenantPolicy, texts: Sequence[str], runs: Sequence[str]) -> Verdict:
         """Scan a conversation on behalf of one tenant.
 
         Args:
             policy: whose targets and guards apply.
             texts: one text per message.
-            seams: where texts meet, in which only names are looked for; see :func:`guard.prompt.seams`.
+            runs: the same, cut at special tokens; where they meet, only names are looked for.
 
         Returns:
             Findings at or above their thresholds, and guards that could not judge. Never raises: a detector that
@@ -151,8 +152,8 @@ class Detection:
         findings: dict[str, Finding] = {}
         unavailable: set[GuardName] = set()
         scans = [(texts, lexicon.enabled, semantic)]
-        if lexicon.enabled and seams:
-            scans.append((seams, True, GuardToggle(enabled=False)))
+        if lexicon.enabled and (met := seams(runs)):
+            scans.append((met, True, GuardToggle(enabled=False)))
         for segments, use_lexicon, semantic_toggle in scans:
             if not (use_lexicon or semantic_toggle.enabled):
                 continue

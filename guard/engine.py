@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import VLLMValidationError
+from vllm.logger import init_logger
 from vllm.outputs import RequestOutput
 from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import SamplingParams
@@ -28,8 +28,8 @@ from guard.continuation import Serving
 from guard.features import FeatureGuard, Sight, Watch
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
 from guard.leakguard import LeakGuard, LeakRule
-from guard.outputs import GuardedRequest, settled
-from guard.partial import as_asked, harmless_part
+from guard.outputs import GuardedRequest, as_asked, settled
+from guard.partial import harmless_part
 from guard.policy import REFUSE, decide
 from guard.probe import EngineProbe
 from guard.prompt import PromptReader
@@ -41,7 +41,7 @@ from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
 from sae_features.autoencoder import SparseAutoencoder
 
-logger = logging.getLogger(__name__)
+logger = init_logger(__name__)
 
 
 class GuardedEngine:
@@ -69,7 +69,6 @@ class GuardedEngine:
         self._resumable = probe is not None and engine.vllm_config.speculative_config is None
         self._features = None if artifacts is None or probe is None else FeatureGuard(artifacts, probe)
         self._choices = None if artifacts is None else Choices(artifacts)
-        self._told: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -142,7 +141,7 @@ class GuardedEngine:
             admitted = await stack.enter_async_context(contextlib.aclosing(serving(watched)))
             first = asyncio.ensure_future(_first_of(admitted))
             stack.push_async_callback(_cancelled, first)
-            verdict = await service.detection.judge(policy, request.view.texts, request.view.seams)
+            verdict = await service.detection.judge(policy, request.view.texts, request.view.runs)
             sight = Sight(replace(verdict, unavailable=(*verdict.unavailable, *unwatched)))
             if watch is not None and self._features is not None:
                 toggle = policy.guards[GuardName.FEATURES]
@@ -228,23 +227,21 @@ class GuardedEngine:
             try:
                 controls |= await intervention.controls(request, tuple(targets), Gating.ALWAYS)
             except UnpreparedError as error:
-                if str(error) not in self._told:  # once, and not at every request
-                    self._told.add(str(error))
-                    logger.warning("%s cannot hold for all requests: %s", action, error)
+                logger.warning_once("%s cannot hold for all requests: %s", action, str(error))
         return controls
 
     async def _harmless_part(self, request: GuardedRequest, policy: TenantPolicy) -> GuardedRequest | None:
         """What of a flagged request can be served to this tenant as it is; see :mod:`guard.partial`."""
 
-        async def harmless(texts: Sequence[str], seams: Sequence[str]) -> bool | None:
-            verdict = await self._service.detection.judge(policy, texts, seams)
+        async def harmless(texts: Sequence[str], runs: Sequence[str]) -> bool | None:
+            verdict = await self._service.detection.judge(policy, texts, runs)
             return None if verdict.unavailable else decide(verdict, policy).action is None
 
-        prompt = await harmless_part(request, lambda text: harmless([text], ()))
+        prompt = await harmless_part(request, lambda text: harmless([text], [text]))
         if prompt is None:
             return None
         part = self._read(prompt, request.params, request.request_id, request.options)
-        if not await harmless(part.view.texts, part.view.seams):
+        if not await harmless(part.view.texts, part.view.runs):
             return None
         return replace(part, controls=await self._always(part, policy))
 

@@ -6,8 +6,9 @@ reason and stop handling like any other.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +121,16 @@ def know_nothing(request: GuardedRequest) -> list[dict[int, Logprob] | None] | N
     uniform = -math.log(request.vocab_size)
     ids = request.token_ids
     return [None, *({token: Logprob(uniform, 1, request.tokenizer.decode([token]))} for token in ids[1:])]
+
+
+async def as_asked(
+    request: GuardedRequest, results: AsyncGenerator[RequestOutput, None]
+) -> AsyncGenerator[RequestOutput, None]:
+    """Answers to another prompt than the client's, with the prompt that he sent: he must not see ours."""
+    async with contextlib.aclosing(results):
+        async for result in results:
+            result.prompt, result.prompt_token_ids = request.prompt.get("prompt"), request.token_ids
+            yield result
 
 
 async def reply(request: GuardedRequest, text: str) -> AsyncIterator[RequestOutput]:

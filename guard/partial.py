@@ -8,11 +8,8 @@ so nobody is told more than he could have asked for anyway.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-from vllm.outputs import RequestOutput
 
 from classifiers.windows import pieces
 from guard.outputs import GuardedRequest
@@ -48,13 +45,3 @@ async def harmless_part(
     spelled = request.tokenizer.encode(text, add_special_tokens=False)
     left = {name: value for name, value in request.prompt.items() if name != "prompt"}
     return {**left, "prompt_token_ids": [*ids[: last.first_token], *spelled, *ids[last.end_token :]]}
-
-
-async def as_asked(
-    request: GuardedRequest, results: AsyncGenerator[RequestOutput, None]
-) -> AsyncGenerator[RequestOutput, None]:
-    """Answers to a part of a prompt, with the prompt that the client sent."""
-    async with contextlib.aclosing(results):
-        async for result in results:
-            result.prompt, result.prompt_token_ids = request.prompt.get("prompt"), request.token_ids
-            yield result

@@ -59,20 +59,23 @@ class Segment:
 class PromptView:
     """What a prompt says.
 
-    ``joined`` is the same text with the special tokens cut out instead of split at, so that a name cannot be hidden
-    by a special token typed into its middle; ``seams`` are the places in it where that may have happened. ``tail`` is
-    what the output continues, empty when a new turn begins.
+    ``runs`` is the same text cut at special tokens and nowhere trimmed: what a name that was hidden by a special token
+    typed into its middle is put together from. ``tail`` is what the output continues, empty when a new turn begins.
     """
 
     segments: tuple[Segment, ...]
-    joined: str
-    seams: tuple[str, ...]
+    runs: tuple[str, ...]
     tail: str
 
     @property
     def texts(self) -> list[str]:
         """The texts of the segments, in order."""
         return [segment.text for segment in self.segments]
+
+    @property
+    def joined(self) -> str:
+        """The whole text, the special tokens cut out."""
+        return "".join(self.runs)
 
 
 class PromptReader:
@@ -103,7 +106,7 @@ class PromptReader:
                     first = run_start + self._tokens_of(text, body, token_ids[run_start:index])
                     segments.append(Segment(body, first, index))
             run_start = index + 1
-        return PromptView(tuple(segments), "".join(runs), seams(runs), tail)
+        return PromptView(tuple(segments), tuple(runs), tail)
 
     def _tokens_of(self, text: str, body: str, ids: Sequence[int]) -> int:
         """How many of ``ids`` spell the role name and line break that precede ``body`` in ``text``."""
@@ -123,7 +126,7 @@ def seams(texts: Sequence[str]) -> tuple[str, ...]:
     if len(texts) > _MOST_SEAMS:
         return ("".join(texts),)
     found: dict[str, None] = {}
-    for spelled in (texts, [plain(text) for text in texts]):
+    for spelled in dict.fromkeys((tuple(texts), tuple(map(plain, texts)))):  # mostly the same
         compact = [_PADDING.sub(" ", text) for text in spelled]
         joined = "".join(compact)
         for end in accumulate(map(len, compact[:-1])):

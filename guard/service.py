@@ -16,7 +16,7 @@ from guard.caller import Caller
 from guard.detection import Detection
 from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS
 from guard.policy import Defaults
-from guard.prompt import PromptView, Segment, seams
+from guard.prompt import PromptView, Segment
 from guard.registry import Registry
 from guard.statements import statement_rule, tells
 from guard.store import Store
@@ -144,14 +144,14 @@ class GuardService:
             completion: what the model might have answered.
         """
         began = time.perf_counter()
-        verdict = await self.detection.judge(policy_, segments, seams(segments))
+        verdict = await self.detection.judge(policy_, segments, segments)
         blocked = False
         if completion is not None and policy_.guards[GuardName.LEAK].enabled:
             blocked = self.detection.leaks(completion, policy_)
         unavailable: set[GuardName] = set()
         rule = statement_rule(self.detection, policy_, failed=lambda: unavailable.add(GuardName.STATEMENTS))
         if completion is not None and not blocked and rule is not None:
-            view = PromptView(tuple(Segment(segment, 0, 0) for segment in segments), "", (), "")
+            view = PromptView(tuple(Segment(segment, 0, 0) for segment in segments), (), "")
             blocked = await tells(rule, view, completion)
             verdict = replace(verdict, unavailable=(*verdict.unavailable, *unavailable))
         return CheckResult(verdict, blocked, (time.perf_counter() - began) * 1000)

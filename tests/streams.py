@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from vllm.logprobs import Logprob
@@ -14,19 +14,31 @@ from guard.outputs import GuardedRequest
 from guard.prompt import PromptReader
 
 
-def make_request(tokenizer: Any, prompt: str = "Who wrote It?", **params: Any) -> GuardedRequest:
-    """A request with these sampling parameters; it streams unless they say otherwise."""
-    ids = tokenizer.encode(prompt)
-    params.setdefault("output_kind", RequestOutputKind.DELTA)
+def request_of(tokenizer: Any, ids: list[int], more: Mapping[str, Any] | None = None, **params: Any) -> GuardedRequest:
+    """A request of these token ids, with ``more`` beside them in its prompt, and with these sampling parameters."""
     return GuardedRequest(
-        prompt={"type": "token", "prompt_token_ids": ids, "prompt": prompt},
-        params=SamplingParams(max_tokens=params.pop("max_tokens", 64), **params),
+        prompt={"type": "token", "prompt_token_ids": ids, **(more or {})},
+        params=SamplingParams(**params),
         request_id="r",
         view=PromptReader(tokenizer).read(ids),
         tokenizer=tokenizer,
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
     )
+
+
+def make_request(tokenizer: Any, prompt: str = "Who wrote It?", **params: Any) -> GuardedRequest:
+    """A request with these sampling parameters; it streams unless they say otherwise."""
+    params = {"output_kind": RequestOutputKind.DELTA, "max_tokens": 64, **params}
+    return request_of(tokenizer, tokenizer.encode(prompt), {"prompt": prompt}, **params)
+
+
+def chat(tokenizer: Any, *contents: str, **options: Any) -> list[int]:
+    """The token ids of a rendered conversation, whose messages are the user's and the assistant's in turn."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+    ids: list[int] = tokenizer.apply_chat_template(messages, return_dict=False, **options)
+    return ids
 
 
 async def stream(request: GuardedRequest, texts: dict[int, str], *, lag: int = 0) -> AsyncIterator[RequestOutput]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from vllm.outputs import RequestOutput
 
 from guard.interventions.base import Intervention, Serve
-from guard.outputs import GuardedRequest
+from guard.outputs import GuardedRequest, as_asked
 from guard.types import ForgetTarget, TenantPolicy
 
 _INSTRUCTION = (
@@ -39,9 +39,8 @@ class Prefix(Intervention):
         salt = hashlib.sha256(instruction.encode()).hexdigest()[:16]
         salts = ["lethe", self.name, salt, request.prompt.get("cache_salt") or ""]
         prompt = {"type": "token", "prompt_token_ids": changed, "cache_salt": ":".join(salts)}
-        async for result in serve(replace(request, prompt=prompt)):
-            # The client asked about its own prompt; ours must not show in counts, ids or log-probabilities.
-            result.prompt, result.prompt_token_ids = request.prompt.get("prompt"), request.token_ids
+        async for result in as_asked(request, serve(replace(request, prompt=prompt))):
+            # Nor must ours show in the log-probabilities.
             if result.prompt_logprobs is not None:
                 added = len(changed) - len(request.token_ids)
                 del result.prompt_logprobs[at + (at == 0) : at + (at == 0) + added]

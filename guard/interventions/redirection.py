@@ -5,6 +5,8 @@ What is fitted, and by which formula, is in :mod:`guard.methods`; fitting is a c
 
 from __future__ import annotations
 
+from vllm.logger import init_logger
+
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.methods.edit import Edit
 from guard.outputs import GuardedRequest
@@ -12,20 +14,22 @@ from guard.prompt import answer_starts
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls
 
+logger = init_logger(__name__)
+
 
 class _Redirection(InModelIntervention):
     async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
         if gating is Gating.GATED:
             return Controls(edits=tuple([await self._edit(target, gating) for target in targets]))
-        edits, missing = [], []
+        edits = []
         for target in targets:  # what one lacks must not keep the others' from being held
             try:
                 edits.append(await self._edit(target, gating))
             except UnpreparedError as error:
-                missing.append(error)
-        if missing and not edits:
-            raise missing[0]
+                logger.warning_once("%s cannot hold for all requests: %s", self.name, str(error))
+        if not edits:
+            return Controls()
         # Only edits that are always on are switches.
         return Controls(edits=tuple(edits), starts=answer_starts(request.tokenizer, request.token_ids))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from vllm.outputs import RequestOutput
 
 from guard.interventions.base import Intervention, Serve
-from guard.outputs import GuardedRequest, know_nothing, reply
+from guard.outputs import GuardedRequest, as_asked, know_nothing, reply
 from guard.types import ForgetTarget, TenantPolicy
 
 DEFAULT_REFUSAL = "I'm sorry, but I don't have any information about that."
@@ -37,8 +37,7 @@ class Refusal(Intervention):
         params = request.params.clone()
         params.prompt_logprobs = None
         prompt = {"type": "token", "prompt_token_ids": neutral, "cache_salt": "lethe:refuse"}
-        async for result in serve(replace(request, prompt=prompt, params=params)):
-            result.prompt, result.prompt_token_ids = request.prompt.get("prompt"), request.token_ids
+        async for result in as_asked(request, serve(replace(request, prompt=prompt, params=params))):
             result.prompt_logprobs = know_nothing(request)
             yield result
 

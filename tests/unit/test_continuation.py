@@ -5,28 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind
 
 from guard.continuation import Serving
 from guard.outputs import GuardedRequest
-from guard.prompt import PromptReader
 from guard.worker.controls import Constraint, Controls, Corruption, Features
+from tests.streams import request_of
 
 PROMPT = "Who wrote It?"
 
 
 @pytest.fixture
 def request_(tokenizer) -> GuardedRequest:
-    ids = tokenizer.encode(PROMPT)
-    return GuardedRequest(
-        prompt={"type": "token", "prompt_token_ids": ids},
-        params=SamplingParams(max_tokens=20, prompt_logprobs=1, output_kind=RequestOutputKind.DELTA),
-        request_id="r",
-        view=PromptReader(tokenizer).read(ids),
-        tokenizer=tokenizer,
-        vocab_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    params = {"max_tokens": 20, "prompt_logprobs": 1, "output_kind": RequestOutputKind.DELTA}
+    return request_of(tokenizer, tokenizer.encode(PROMPT), **params)
 
 
 def _resumed(request: GuardedRequest, said: str) -> GuardedRequest:

@@ -5,33 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from vllm.sampling_params import SamplingParams
 
 from guard.interventions.corruption import Strength, corruption, names_of
-from guard.outputs import GuardedRequest
-from guard.prompt import PromptReader
 from guard.types import ForgetTarget, TargetSpec
+from tests.streams import chat, request_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = ForgetTarget("tgt_1", 1, TargetSpec(name="Stephen King", aliases=("Richard Bachman",)), NOW, NOW)
-
-
-def _request(tokenizer, ids):
-    return GuardedRequest(
-        prompt={"prompt_token_ids": ids},
-        params=SamplingParams(),
-        request_id="r",
-        view=PromptReader(tokenizer).read(ids),
-        tokenizer=tokenizer,
-        vocab_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-    )
-
-
-def _chat(tokenizer, *contents, **options):
-    roles = ("user", "assistant")
-    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
-    return tokenizer.apply_chat_template(messages, return_dict=False, **options)
 
 
 def _texts(tokenizer, ids, spans):
@@ -39,15 +19,15 @@ def _texts(tokenizer, ids, spans):
 
 
 def test_every_message_is_corrupted_and_the_template_is_not(tokenizer):
-    ids = _chat(tokenizer, "Who wrote It?", "A man.", "Which?", add_generation_prompt=True)
-    made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
+    ids = chat(tokenizer, "Who wrote It?", "A man.", "Which?", add_generation_prompt=True)
+    made = corruption(request_of(tokenizer, ids), (TARGET,), Strength())
     assert _texts(tokenizer, ids, made.spans) == ["Who wrote It?", "A man.", "Which?"]
     assert made.answer == (len(ids), len(ids))
 
 
 def test_in_an_answer_that_the_client_began_only_names_are_corrupted(tokenizer):
-    ids = _chat(tokenizer, "Who wrote It?", "It was Stephen King, or Bachman", continue_final_message=True)
-    made = corruption(_request(tokenizer, ids), (TARGET,), Strength(echo=0.5))
+    ids = chat(tokenizer, "Who wrote It?", "It was Stephen King, or Bachman", continue_final_message=True)
+    made = corruption(request_of(tokenizer, ids), (TARGET,), Strength(echo=0.5))
     question, *names = _texts(tokenizer, ids, made.spans)
     assert question == "Who wrote It?"
     assert "Stephen King" in " ".join(names) and "Bachman" in names[-1]
@@ -59,30 +39,30 @@ def test_in_an_answer_that_the_client_began_only_names_are_corrupted(tokenizer):
 def test_a_question_that_is_to_be_continued_is_no_answer(tokenizer):
     messages = [{"role": "user", "content": "Hello"}, {"role": "user", "content": "The author of It was born in"}]
     ids = tokenizer.apply_chat_template(messages, return_dict=False, continue_final_message=True)
-    made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
+    made = corruption(request_of(tokenizer, ids), (TARGET,), Strength())
     assert "born in" in _texts(tokenizer, ids, made.spans)[-1]
 
 
 def test_a_finished_answer_is_one_all_the_same(tokenizer):
-    ids = _chat(tokenizer, "Who wrote It?", "It was a man", continue_final_message=True)
-    made = corruption(_request(tokenizer, [*ids, tokenizer.eos_token_id]), (TARGET,), Strength())
+    ids = chat(tokenizer, "Who wrote It?", "It was a man", continue_final_message=True)
+    made = corruption(request_of(tokenizer, [*ids, tokenizer.eos_token_id]), (TARGET,), Strength())
     assert _texts(tokenizer, ids, made.spans) == ["Who wrote It?"]
 
 
 def test_a_prompt_without_turns_is_corrupted_whole(tokenizer):
     ids = tokenizer.encode("It was written by Stephen")
-    made = corruption(_request(tokenizer, ids), (TARGET,), Strength())
+    made = corruption(request_of(tokenizer, ids), (TARGET,), Strength())
     assert made.spans == ((0, len(ids)),)
 
 
 def test_the_same_prompt_is_corrupted_alike_and_another_otherwise(tokenizer):
     one, other = (tokenizer.encode(text) for text in ("Who wrote It?", "Who wrote Carrie?"))
-    seeds = [corruption(_request(tokenizer, ids), (TARGET,), Strength()).seed for ids in (one, one, other)]
+    seeds = [corruption(request_of(tokenizer, ids), (TARGET,), Strength()).seed for ids in (one, one, other)]
     assert seeds[0] == seeds[1] != seeds[2]
 
 
 @pytest.mark.parametrize("name", ["Stephen King", "King", "Bachman"])
 def test_names_are_recognised_as_the_model_spells_them(tokenizer, name):
-    made = corruption(_request(tokenizer, tokenizer.encode("Who?")), (TARGET,), Strength())
+    made = corruption(request_of(tokenizer, tokenizer.encode("Who?")), (TARGET,), Strength())
     assert name in names_of(TARGET)
     assert tuple(tokenizer.encode(f" {name}", add_special_tokens=False)) in made.names

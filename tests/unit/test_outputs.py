@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import pytest
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind
 
-from guard.outputs import GuardedRequest, settled
-from guard.prompt import PromptReader
+from guard.outputs import settled
+from tests.streams import make_request
 
 FALLBACK = "I'm sorry."
-
-
-def _request(tokenizer, kind):
-    ids = tokenizer.encode("Who wrote It?")
-    return GuardedRequest(
-        prompt={"type": "token", "prompt_token_ids": ids},
-        params=SamplingParams(max_tokens=64, output_kind=kind),
-        request_id="r",
-        view=PromptReader(tokenizer).read(ids),
-        tokenizer=tokenizer,
-        vocab_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-    )
 
 
 async def _broken_off(request, said):
@@ -39,7 +26,7 @@ async def _broken_off(request, said):
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
 async def test_a_choice_that_ends_in_an_error_ends_with_the_fallback(tokenizer, kind):
-    request = _request(tokenizer, kind)
+    request = make_request(tokenizer, output_kind=kind)
     results = [result async for result in settled(request, _broken_off(request, "the old"), FALLBACK)]
     assert results[-1].finished and results[-1].outputs[0].finish_reason == "stop"
     deltas = "".join(result.outputs[0].text for result in results)

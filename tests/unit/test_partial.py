@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from vllm.sampling_params import SamplingParams
 
-from guard.outputs import GuardedRequest
 from guard.partial import harmless_part
-from guard.prompt import PromptReader
-
-
-def _request(tokenizer: Any, ids: list[int], **params: Any) -> GuardedRequest:
-    return GuardedRequest(
-        prompt={"type": "token", "prompt_token_ids": ids, "prompt": "as text", "cache_salt": "mine"},
-        params=SamplingParams(**params),
-        request_id="r",
-        view=PromptReader(tokenizer).read(ids),
-        tokenizer=tokenizer,
-        vocab_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-    )
-
-
-def _chat(tokenizer: Any, *contents: str, **options: Any) -> list[int]:
-    roles = ("user", "assistant")
-    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
-    ids: list[int] = tokenizer.apply_chat_template(messages, return_dict=False, **options)
-    return ids
+from tests.streams import chat, request_of
 
 
 async def _unnamed(text: str) -> bool:
@@ -44,11 +21,12 @@ async def _unnamed(text: str) -> bool:
 )
 async def test_the_other_question_is_left(tokenizer, asked, left):
     before = ("Hello there.", "Hello! How are you?")
+    more = {"prompt": "as text", "cache_salt": "mine"}
     asked, left = asked.replace(". ", ".\n"), left.replace(". ", ".\n")  # what is left is spelled as it was
-    request = _request(tokenizer, _chat(tokenizer, *before, asked, add_generation_prompt=True))
+    request = request_of(tokenizer, chat(tokenizer, *before, asked, add_generation_prompt=True), more)
     part = await harmless_part(request, _unnamed)
     assert part is not None
-    assert part["prompt_token_ids"] == _chat(tokenizer, *before, left, add_generation_prompt=True)
+    assert part["prompt_token_ids"] == chat(tokenizer, *before, left, add_generation_prompt=True)
     assert {name: part[name] for name in part if name != "prompt_token_ids"} == {"type": "token", "cache_salt": "mine"}
 
 
@@ -63,7 +41,7 @@ async def test_the_other_question_is_left(tokenizer, asked, left):
     ],
 )
 async def test_nothing_is_left_where_it_would_be_no_answer_to_what_was_asked(tokenizer, asked):
-    request = _request(tokenizer, _chat(tokenizer, asked, add_generation_prompt=True))
+    request = request_of(tokenizer, chat(tokenizer, asked, add_generation_prompt=True))
     assert await harmless_part(request, _unnamed) is None
 
 
@@ -72,15 +50,15 @@ async def test_a_sentence_that_no_guard_could_judge_leaves_nothing(tokenizer):
         return None if "2 plus 3" in text else "King" not in text
 
     asked = "What is 4 plus 4? What is 2 plus 3? Who is Stephen King?"
-    request = _request(tokenizer, _chat(tokenizer, asked, add_generation_prompt=True))
+    request = request_of(tokenizer, chat(tokenizer, asked, add_generation_prompt=True))
     assert await harmless_part(request, _unnamed) is not None
     assert await harmless_part(request, late) is None
 
 
 async def test_a_prompt_is_not_taken_apart_where_it_shows(tokenizer):
     asked = "What is 2 plus 3? Who is Stephen King?"
-    begun = _chat(tokenizer, asked, "It is", continue_final_message=True)
-    assert await harmless_part(_request(tokenizer, begun), _unnamed) is None
-    rendered = _chat(tokenizer, asked, add_generation_prompt=True)
-    assert await harmless_part(_request(tokenizer, rendered, prompt_logprobs=1), _unnamed) is None
-    assert await harmless_part(_request(tokenizer, tokenizer.encode(asked)), _unnamed) is None
+    begun = chat(tokenizer, asked, "It is", continue_final_message=True)
+    assert await harmless_part(request_of(tokenizer, begun), _unnamed) is None
+    rendered = chat(tokenizer, asked, add_generation_prompt=True)
+    assert await harmless_part(request_of(tokenizer, rendered, prompt_logprobs=1), _unnamed) is None
+    assert await harmless_part(request_of(tokenizer, tokenizer.encode(asked)), _unnamed) is None

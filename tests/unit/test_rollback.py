@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import pytest
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from classifiers.results import Hit
 from classifiers.statement_index import Stated
 from guard.continuation import Serving
 from guard.outputs import GuardedRequest
-from guard.prompt import PromptReader
 from guard.rollback import StatementGuard
 from guard.statements import StatementRule
 from guard.types import GuardToggle
 from guard.worker.controls import Constraint
+from tests.streams import request_of
 
 FALLBACK = "I'm sorry."
 PROMPT = "Who wrote It?"
@@ -109,16 +109,7 @@ class Model:
 
 def _request(tokenizer, **params):
     params = {"output_kind": RequestOutputKind.DELTA, "max_tokens": 200, **params}
-    ids = tokenizer.encode(PROMPT)
-    return GuardedRequest(
-        prompt={"type": "token", "prompt_token_ids": ids, "prompt": PROMPT, "cache_salt": "s"},
-        params=SamplingParams(**params),
-        request_id="r",
-        view=PromptReader(tokenizer).read(ids),
-        tokenizer=tokenizer,
-        vocab_size=len(tokenizer),
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    return request_of(tokenizer, tokenizer.encode(PROMPT), {"prompt": PROMPT, "cache_salt": "s"}, **params)
 
 
 def _rule(index, seen=None, failed=None, **changed):

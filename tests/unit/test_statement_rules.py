@@ -41,7 +41,7 @@ def _policy(detection: Detection, toggle: GuardToggle | None = None, **spec) -> 
 
 
 def _view(*texts: str, tail: str = "") -> PromptView:
-    return PromptView(tuple(Segment(text, 0, 0) for text in texts), "".join(texts), (), tail)
+    return PromptView(tuple(Segment(text, 0, 0) for text in texts), texts, tail)
 
 
 def test_a_target_known_by_name_only_costs_nothing(detection):
