@@ -26,14 +26,14 @@ setup: .venv/.installed-$(DEVICE)
 .venv/.installed-cpu: requirements/cpu.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0 uv
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -r requirements/cpu.txt
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --no-deps -r requirements/cpu.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
 .venv/.installed-gpu: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[gpu,dev]'
+	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -e '.[gpu,dev]'
 	touch $@
 
 demo: setup

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 MODEL_NAME = "lethe-demo"
-_READY_WITHIN = 180.0  # seconds; a first start on a slow machine takes about 40
+_READY_WITHIN = 600.0  # seconds; a first start compiles the model, which takes minutes beside other work
 _STOP_WITHIN = 30.0
 _LOG_LINES = 30
 

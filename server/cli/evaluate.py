@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,11 @@ def tofu(
     work: Annotated[
         Path | None, typer.Option(help="Keep raw results here, for later runs to go on with; by default in the cache.")
     ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 32,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Figures of another run, to say by how much these differ: of other batch sizes, say."),
+    ] = None,
 ) -> None:
     """TOFU's own protocol through a running server: is forget10 forgotten, as if it had never been learnt?
 
@@ -108,8 +114,11 @@ def tofu(
                 work or user_cache_path("lethe") / "eval-tofu",
                 methods=chosen,
                 limit=limit,
+                concurrency=concurrency,
                 progress=report,
             )
+            if against is not None:
+                figures["against"] = _against(figures, against)
         except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
             console.print(f"lethe eval tofu: {error or type(error).__name__}", highlight=False, markup=False)
             raise typer.Exit(2) from None
@@ -119,6 +128,20 @@ def tofu(
         write(json_file, figures)
     Console().print(_tofu_table(figures))
     Console().print(_beside_guard(figures["seconds"]), highlight=False)
+    for method, worst in figures.get("against", {}).get("largest_difference", {}).items():
+        Console().print(f"{method}: differs most in {worst['figure']}, by {worst['by']:.2g}", highlight=False)
+
+
+def _against(figures: dict[str, Any], file: Path) -> dict[str, Any]:
+    """What differs most between these figures and those of a file."""
+    from server.evaluation.tofu.report import differences
+
+    other = json.loads(file.read_text(encoding="utf-8"))
+    found = differences(*({**of["methods"], "reference": of["reference"]} for of in (figures, other)))
+    return {
+        "concurrency": other["settings"].get("concurrency"),
+        "largest_difference": {method: {"figure": name, "by": by} for method, (name, by) in found.items()},
+    }
 
 
 def _table(figures: dict[str, Any]) -> Table:

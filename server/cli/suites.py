@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from platformdirs import user_cache_path
@@ -16,9 +16,17 @@ from rich.table import Column, Table
 from server.cli.measuring import AdminKey, BaseUrl, Data, JsonFile, Limit, Work, finish, measuring, rate, server_of
 from server.evaluation.suites.demo.methods import METHODS, Told
 
+if TYPE_CHECKING:
+    from server.evaluation.suites.guarded import Guarded
+
 app = typer.Typer()
 
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the demo world and of its model.")]
+Targets = Annotated[
+    Path | None, typer.Option(help="Targets to register meanwhile: a JSON list of bodies of POST /targets.")
+]
+Action = Annotated[str, typer.Option(help="What is done about these targets.")]
+TenantKey = Annotated[str, typer.Option(help="Measure the guards of this tenant of a running server.")]
 
 
 @app.command()
@@ -112,11 +120,9 @@ def _documents_table(methods: dict[str, Any]) -> Table:
 def choices(
     file: Annotated[Path, typer.Argument(help="Questions as JSON, a list or one a line: question, choices, answer.")],
     model: Annotated[Path, typer.Option(help="The model.")],
-    targets: Annotated[
-        Path | None, typer.Option(help="Targets to register meanwhile: a JSON list of bodies of POST /targets.")
-    ] = None,
-    action: Annotated[str, typer.Option(help="What is done about these targets.")] = "auto",
-    tenant_key: Annotated[str, typer.Option(help="Measure the guards of this tenant of a running server.")] = "",
+    targets: Targets = None,
+    action: Action = "auto",
+    tenant_key: TenantKey = "",
     json_file: JsonFile = None,
     limit: Limit = None,
     base_url: BaseUrl = None,
@@ -127,20 +133,19 @@ def choices(
 
     The answer is the letter that the model finds likeliest.
     """
-    from server.evaluation.suites.choices import GUARDED, Guarded, evaluate
+    from server.evaluation.suites.choices import evaluate
+    from server.evaluation.suites.guarded import GUARDED
     from server.evaluation.tofu.methods import NONE
 
     with measuring("choices") as progress:
-        if (targets is None) is (not tenant_key) or (tenant_key and base_url is None):
-            raise ValueError("say whose guards: --targets, or --tenant-key together with --base-url")
-        bodies = tuple(json.loads(targets.read_text(encoding="utf-8"))) if targets is not None else ()
+        guarded = _guarded(targets, tenant_key, action, base_url)
         serve, place = server_of(model, base_url, admin_key)
         figures = evaluate(
             file,
             str(model),
             serve,
             work or user_cache_path("lethe") / "eval-choices",
-            Guarded(tenant_key, bodies, action),
+            guarded,
             place=place,
             limit=limit,
             progress=progress,
@@ -149,6 +154,69 @@ def choices(
     for name in (NONE, GUARDED):
         table.add_row(name, *(rate(figures[name][column]) for column in ("accuracy", "undecided")))
     finish(json_file, figures, table)
+
+
+@app.command()
+def harness(
+    tasks: Annotated[str, typer.Argument(help="Names of tasks or groups of tasks, with commas between them.")],
+    model: Annotated[Path, typer.Option(help="The model; its tokenizer is read here too.")],
+    include: Annotated[Path | None, typer.Option(help="Folder with tasks of your own, as YAML.")] = None,
+    fewshot: Annotated[int | None, typer.Option(min=0, help="Examples before each question; the task's own.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask with the model's chat template.")] = False,
+    targets: Targets = None,
+    action: Action = "auto",
+    tenant_key: TenantKey = "",
+    json_file: JsonFile = None,
+    limit: Limit = None,
+    base_url: BaseUrl = None,
+    admin_key: AdminKey = "",
+    work: Work = None,
+) -> None:
+    """Tasks of lm-evaluation-harness, with and without a tenant's guards: what do the guards cost in general ability?
+
+    The harness asks by its own client (`local-completions`) and reads its tasks' data from disk where
+    HF_DATASETS_OFFLINE is set. Needs `pip install 'lethe[harness]'`.
+    """
+    from server.evaluation.suites.harness import evaluate
+
+    with measuring("harness"):
+        guarded = _guarded(targets, tenant_key, action, base_url)
+        serve, place = server_of(model, base_url, admin_key)
+        figures = evaluate(
+            [name.strip() for name in tasks.split(",")],
+            str(model),
+            serve,
+            work or user_cache_path("lethe") / "eval-harness",
+            guarded,
+            place=place,
+            include=include,
+            fewshot=fewshot,
+            chat=chat,
+            limit=limit,
+        )
+    finish(json_file, figures, _harness_table(figures))
+
+
+def _harness_table(figures: dict[str, Any]) -> Table:
+    from server.evaluation.suites.guarded import GUARDED
+    from server.evaluation.tofu.methods import NONE
+
+    table = Table("task", "n", "metric", NONE, GUARDED, "stderr", title="lm-evaluation-harness")
+    for task, metrics in figures[NONE].items():
+        for metric, (value, error) in metrics.items():
+            cells = (rate(value), rate(figures[GUARDED][task][metric][0]), rate(error))
+            table.add_row(task, str(figures["n"].get(task, "")), metric, *cells)
+    return table
+
+
+def _guarded(targets: Path | None, tenant_key: str, action: str, base_url: str | None) -> Guarded:
+    """Whose guards are measured. Raises ``ValueError`` where that is not said, ``OSError`` for a file not there."""
+    from server.evaluation.suites.guarded import Guarded
+
+    if (targets is None) is (not tenant_key) or (tenant_key and base_url is None):
+        raise ValueError("say whose guards: --targets, or --tenant-key together with --base-url")
+    bodies = tuple(json.loads(targets.read_text(encoding="utf-8"))) if targets is not None else ()
+    return Guarded(tenant_key, bodies, action)
 
 
 def _demo_table(methods: dict[str, Any]) -> Table:

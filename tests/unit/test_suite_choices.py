@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from server.evaluation.admin import Endpoint
-from server.evaluation.suites.choices import Guarded, Question, evaluate, load
+from server.evaluation.suites.choices import Question, evaluate, load
+from server.evaluation.suites.guarded import Guarded
 from tests.evaluated import Fake, serving
 
 _ROWS: list[dict[str, Any]] = [

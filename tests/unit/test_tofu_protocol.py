@@ -66,7 +66,7 @@ def _fill(rows: Rows, data: Path, *, knows: bool, answer: str | None = None) -> 
 def _measured(model: Path, data: Path, work: Path) -> dict[str, Rows]:
     """Everything that an evaluation of none and refuse needs."""
     targets = [{"name": name} for name in author_names(load(data)["forget"])]
-    home = work / model_key(model)
+    home = work / "32-at-once" / model_key(model)
     rows = {n: Rows(home / f"{n}-{method_key(targets, asdict(METHODS[n]))}.jsonl") for n in (NONE, "refuse")}
     rows["reference"] = Rows(home / "reference.jsonl")
     _fill(rows[NONE], data, knows=True)
@@ -103,6 +103,22 @@ def test_a_missing_row_needs_a_server(data: Path, model: Path, tmp_path: Path) -
         evaluate(subject, subject, data, work, methods=["prefix"])
     quick = evaluate(subject, subject, data, work, methods=[NONE], limit=5)
     assert set(quick["n"].values()) == {5}
+
+
+def test_answers_from_other_batches_are_kept_apart(data: Path, model: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    _measured(model, data, work)
+    subject = Subject(model, _no_server)
+    with pytest.raises(OSError, match="a server was started"):
+        evaluate(subject, subject, data, work, methods=[NONE], concurrency=4)
+
+
+def test_what_differs_most_between_two_runs_is_said() -> None:
+    first = {"none": {"forget_quality": 1e-12, "forget_rouge": 0.9, "deviation_score": 99.0}, "eco": {}}
+    second = {"none": {"forget_quality": 1e-12, "forget_rouge": 0.8, "deviation_score": 95.0}}
+    assert report.differences(first, second) == {"none": ("forget_rouge", pytest.approx(0.1))}
+    second["none"]["forget_quality"] = 1e-9
+    assert report.differences(first, second) == {"none": ("forget_quality", pytest.approx(3.0))}
 
 
 def test_every_method_is_a_toggle_that_the_api_takes() -> None:

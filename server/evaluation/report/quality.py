@@ -33,6 +33,11 @@ def tofu(figures: Figures) -> list[Table]:
     if seconds := figures.get("seconds"):
         spent = ((name, of.get("register"), of.get("query")) for name, of in seconds.items())
         tables.append(table(("method", "registering a target, s", "an answer, beyond untouched, s"), spent, "Seconds"))
+    if against := figures.get("against"):
+        apart = ((name, of["figure"], f"{of['by']:.2g}") for name, of in against["largest_difference"].items())
+        now, then = figures["settings"]["concurrency"], against["concurrency"] or 32
+        title = f"{now} requests at once against {then}"
+        tables.append(table(("method", "differs most in", "by"), apart, title))
     return tables
 
 
@@ -162,6 +167,15 @@ KINDS = (
         "TOFU, constrained decoding",
         f"{_TOFU} --methods constrain,constrain+semantic --json benchmarks/results/tofu_constrain.json",
         tofu,
+    ),
+    Kind(
+        "tofu_again",
+        "TOFU, in other batches",
+        f"{_TOFU} --methods none --concurrency 4 --against benchmarks/results/tofu.json "
+        "--json benchmarks/results/tofu_again.json",
+        tofu,
+        "The harness against itself. Forget quality is compared by its decimal logarithm, the deviation score in "
+        "hundredths.",
     ),
     Kind("attacks_*", "Attacks", "lethe eval attacks --json benchmarks/results/attacks_demo.json", attacks),
     Kind(

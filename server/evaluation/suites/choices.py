@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -20,11 +20,10 @@ from typing import Any
 
 from server.evaluation.admin import Endpoint, admin
 from server.evaluation.suites.asking import Asker, connect
-from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
-from server.evaluation.tofu.rows import Rows, method_key, model_key
+from server.evaluation.suites.guarded import GUARDED, Guarded
+from server.evaluation.tofu.methods import NONE
+from server.evaluation.tofu.rows import Rows, model_key
 
-#: The name under which the guarded tenant's figures stand.
-GUARDED = "guarded"
 _TENANT = "lethe-eval-choices-{}"
 _CONCURRENCY = 8  # questions under way at once
 #: Log-probabilities this close are the same.
@@ -76,21 +75,6 @@ def load(path: Path) -> tuple[Question, ...]:
     return questions
 
 
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """Whose guards are measured: a tenant that there is, by its key, or one that is made for the targets given.
-
-    Attributes:
-        key: API key of a tenant of a server that runs; "" for one that is made.
-        targets: bodies of ``POST /targets``, registered as long as it is measured.
-        action: what is done about them.
-    """
-
-    key: str = ""
-    targets: tuple[Mapping[str, Any], ...] = ()
-    action: str = "auto"
-
-
 def evaluate(
     path: Path,
     model: str,
@@ -123,25 +107,15 @@ def evaluate(
         ServedError, httpx.HTTPError: the server does not answer as it should.
     """
     questions = load(path)[:limit]
-    method = Method({"action": guarded.action})
-    use = {**asdict(method), "key": guarded.key}
     home = work / model_key(Path(model), place)
     rows = {
         NONE: Rows(home / f"{NONE}.jsonl"),
-        GUARDED: Rows(home / f"{GUARDED}-{method_key(guarded.targets, use)}.jsonl"),
+        GUARDED: Rows(home / f"{GUARDED}-{guarded.digest()}.jsonl"),
     }
     asks = [(one.prompt, letter) for one in questions for letter in one.letters]
     if any(one.missing(asks) for one in rows.values()):
         with serve() as endpoint, admin(endpoint) as api:
-            keys = {NONE: str(tenant(api, _TENANT.format(NONE), Method(None))["api_key"]), GUARDED: guarded.key}
-            if not guarded.key:
-                made = tenant(api, _TENANT.format(GUARDED), method)
-                ids = [str(api.make("/targets", body)["id"]) for body in guarded.targets]
-                if guarded.action in COMPILED:
-                    api.compile(ids, [guarded.action])
-                enable(api, made["id"], method, ids)
-                keys[GUARDED] = str(made["api_key"])
-            asyncio.run(_measure(endpoint, keys, rows, questions, progress))
+            asyncio.run(_measure(endpoint, guarded.keys(api, _TENANT), rows, questions, progress))
     return {
         **{name: _figures(one, questions) for name, one in rows.items()},
         "chance": round(fmean(1 / len(one.choices) for one in questions), 4),

@@ -15,8 +15,8 @@ from server.evaluation.tofu.rows import Ask
 
 #: As many tokens as TOFU's own evaluation lets question and answer have.
 MAX_TOKENS = 200
-#: Requests under way at once.
-_CONCURRENCY = 32
+#: Requests under way at once, unless it is said otherwise.
+CONCURRENCY = 32
 #: Seconds to wait before another try when the connection failed; an answer that is an error is not asked for again.
 _PAUSES = (0.5, 2.0, 8.0)
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
@@ -29,12 +29,14 @@ class Served:
         http: a client whose base URL is the server's.
         model: the name under which the server has the model.
         end: the text of the token that ends an answer. It is scored with the answer, as in TOFU.
+        concurrency: how many requests are under way at once.
     """
 
-    def __init__(self, http: httpx.AsyncClient, model: str, end: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, model: str, end: str, concurrency: int = CONCURRENCY) -> None:
         self._http = http
         self._model = model
         self._end = end
+        self._concurrency = concurrency
         self._starts: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def measure(self, api_key: str, asks: Sequence[Ask], keep: Callable[[Ask, str | float], None]) -> None:
@@ -49,7 +51,7 @@ class Served:
             ServedError: a request was refused or cannot be measured.
             httpx.TransportError: the server cannot be reached.
         """
-        gate = asyncio.Semaphore(_CONCURRENCY)
+        gate = asyncio.Semaphore(self._concurrency)
 
         async def one(ask: Ask) -> None:
             question, answer = ask
@@ -124,12 +126,12 @@ class Served:
 
 
 @asynccontextmanager
-async def connect(url: str, api_key: str, end: str) -> AsyncIterator[Served]:
-    """The only model of the server at ``url``, looked up with any tenant's key."""
+async def connect(url: str, api_key: str, end: str, concurrency: int = CONCURRENCY) -> AsyncIterator[Served]:
+    """The only model of the server at ``url``, looked up with any tenant's key; see :class:`Served`."""
     async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT) as http:
         response = await http.get("/v1/models", headers={"Authorization": f"Bearer {api_key}"})
         response.raise_for_status()
-        yield Served(http, response.json()["data"][0]["id"], end)
+        yield Served(http, response.json()["data"][0]["id"], end, concurrency)
 
 
 def _user(question: str) -> dict[str, str]:

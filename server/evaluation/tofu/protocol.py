@@ -51,6 +51,7 @@ def evaluate(
     *,
     methods: Sequence[str],
     limit: int | None = None,
+    concurrency: int = client.CONCURRENCY,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Measure methods of forgetting TOFU's forget10 authors, whose names are all that the server is told but where a
@@ -62,10 +63,11 @@ def evaluate(
         subject: the model that knows everything.
         reference: the same without the forget rows.
         data: the folder of TOFU's files, as :data:`server.evaluation.tofu.data.FILES` names them.
-        work: where raw results are kept, by model, method and state of the code that guards.
+        work: where raw results are kept, by model, concurrency, method and state of the code that guards.
         methods: of :data:`server.evaluation.tofu.methods.METHODS`. The untouched model is measured in any case, since
             fluency is judged by it.
         limit: at most so many rows of each file, for a quick look.
+        concurrency: how many requests are under way at once, and so how large the engine's batches are.
         progress: told how far it is.
 
     Returns:
@@ -83,6 +85,7 @@ def evaluate(
     names = author_names(everything["forget"])
     parts = {part: rows[:limit] for part, rows in everything.items()}
     end = end_token(subject.model)
+    work = work / f"{concurrency}-at-once"
     never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
     home = work / model_key(subject.model, subject.place)
     told = _examples(names, everything["forget"])
@@ -94,7 +97,7 @@ def evaluate(
     if never_knew.missing(report.asks(parts)):
         with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as told_of:
             runs = {"reference": (told_of.keys[NONE], never_knew)}
-            asyncio.run(_measure(endpoint, end_token(reference.model), runs, parts, progress))
+            asyncio.run(_measure(endpoint, end_token(reference.model), runs, parts, concurrency, progress))
     judge = rows[NONE]
     if any(one.missing(report.asks(parts)) for one in rows.values()) or judge.missing(
         report.fluency_asks(parts, judge, (never_knew, *rows.values()))
@@ -105,7 +108,7 @@ def evaluate(
                 chosen = {NONE, *(method for method in rows if METHODS[method].examples is examples)}
                 with registered(endpoint, targets, [method for method in rows if method in chosen]) as told_of:
                     runs = {method: (key, rows[method]) for method, key in told_of.keys.items()}
-                    asyncio.run(_measure(endpoint, end, runs, parts, progress, judged=never_knew))
+                    asyncio.run(_measure(endpoint, end, runs, parts, concurrency, progress, judged=never_knew))
                     asyncio.run(_time(endpoint, end, runs, parts))
                     for _, one in runs.values():
                         one.time(REGISTER, told_of.seconds)
@@ -122,6 +125,7 @@ def evaluate(
             "limit": limit,
             "targets": names,
             "left_out": [method for method in methods if method not in rows],
+            "concurrency": concurrency,
             "max_tokens": client.MAX_TOKENS,
             "end_token": end,
             "rouge": "ROUGE-L recall, no stemmer",
@@ -137,6 +141,7 @@ async def _measure(
     end: str,
     runs: Mapping[str, tuple[str, Rows]],
     parts: Parts,
+    concurrency: int,
     progress: Progress,
     judged: Rows | None = None,
 ) -> None:
@@ -147,11 +152,12 @@ async def _measure(
         end: the text of the model's end token.
         runs: API key and rows, by label.
         parts: the questions.
+        concurrency: requests under way at once.
         progress: told how far it is.
         judged: whose answers the untouched model judges, beside those of the runs; None if it is not among them.
     """
     some_key, _ = next(iter(runs.values()))
-    async with client.connect(endpoint.url, some_key, end) as served:
+    async with client.connect(endpoint.url, some_key, end, concurrency) as served:
         for label, (key, rows) in runs.items():
             await _ask(served, key, rows, report.asks(parts), label, progress)
         if judged is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -87,6 +89,29 @@ def figures(parts: Parts, rows: Rows, reference: Rows, judge: Rows) -> dict[str,
         **{name: rate for name, rate in relearn.items() if rate is not None},
         **kept,
     }
+
+
+def differences(
+    found: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]
+) -> dict[str, tuple[str, float]]:
+    """Of each method in both of two runs, the figure that differs most and by how much.
+
+    Forget quality, which runs over hundreds of powers of ten, is compared by its decimal logarithm; the deviation score
+    is taken in hundredths, as the other figures are.
+    """
+    scales: Mapping[str, Callable[[float], float]] = {
+        "forget_quality": lambda value: math.log10(max(value, sys.float_info.min)),
+        "deviation_score": lambda value: value / 100,
+    }
+    worst = {}
+    for method in found.keys() & other.keys():
+        apart = {
+            name: abs(scales.get(name, float)(found[method][name]) - scales.get(name, float)(other[method][name]))
+            for name in found[method].keys() & other[method].keys()
+        }
+        name = max(apart, key=lambda name: apart[name])
+        worst[method] = (name, apart[name])
+    return worst
 
 
 def _kept(part: str, rows: Rows, questions: Sequence[Question]) -> dict[str, float]:
