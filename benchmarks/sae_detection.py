@@ -5,9 +5,10 @@
 
 The model is the demo model, the targets are people of its forget split, described as the demo describes them. Every
 prompt goes through the engine with all targets watched, as a tenant's would. Figures are means over the targets: each
-target's prompts in a condition against prompts of the same forms about others and everyday prompts. Half of the latter
-put the two scores on one scale (:func:`joint`), the other half counts. What is served flags by either, each at its own
-limit: ``as_served``.
+target's prompts in a condition against prompts of the same forms about others and everyday prompts. "Both" is the joint
+score that is served, fitted with the target and on none of these prompts; ``as_served`` is what its limit and that of
+the features alone flag. Clamping is measured behind the door, once with the text's detectors on and once without; no
+guard of the output is on.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import random
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,16 @@ from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from classifiers.detector import TextDetector, View
+from guard.caller import CALLER, Caller
 from guard.compile.features import FeaturesFit
 from guard.compile.grounds import render, survey
 from guard.compile.questions import ordinary
 from guard.detection import profile_of
+from guard.engine import GuardedEngine
 from guard.probe import EngineProbe
-from guard.types import ForgetTarget, TargetSpec
+from guard.service import GuardService
+from guard.store.writer import Writer
+from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
 from guard.worker.controls import RESERVED, Controls, Features
 from sae_features.loading import load
 from sae_features.target import TargetFeatures
@@ -47,6 +52,8 @@ from server.demo.world import PERSON, Entity, Form, Prompt, description
 _OWN, _OTHERS, _EVERYDAY = 24, 300, 200
 _REPHRASED = {Form.CLOZE, Form.CHOICE, Form.YES_NO, Form.INSTRUCTION}
 _WITHHELD = {Form.INDIRECT, Form.REVERSE}
+_TEXT = {GuardName.LEXICON, GuardName.SEMANTIC}
+_OUTPUT = {GuardName.LEAK, GuardName.STATEMENTS}
 
 
 def _misspelt(text: str, rng: random.Random) -> str:
@@ -144,20 +151,6 @@ async def _generate(engine: EngineClient, ids: list[int], features: Features | N
     return results[-1].outputs[0].text
 
 
-def joint(text: np.ndarray, features: np.ndarray, calibrating: np.ndarray) -> np.ndarray:
-    """One score of both: the text's log-odds, and less of what the features say.
-
-    Each is taken in units of the distance from the median of benign prompts to their 99th percentile, the features at
-    most two of them either way. The weight was chosen on these prompts, where any from 0.1 to 1 serves.
-    """
-    chance = np.clip(text, 1e-4, 1 - 1e-4)
-    parts = []
-    for score in (np.log(chance / (1 - chance)), features):
-        middle, high = np.quantile(score[calibrating], [0.5, 0.99])
-        parts.append((score - middle) / max(high - middle, 1e-6))
-    return parts[0] + 0.3 * np.clip(parts[1], -2, 2)
-
-
 def figures(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """AUROC, and the recall at the threshold that at most 1 % of the others exceed."""
     limit = np.quantile(other, 0.99, method="higher")
@@ -165,14 +158,12 @@ def figures(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(roc_auc_score(labels, np.concatenate([own, other]))), float((own > limit).mean())
 
 
-async def _recall(
-    engine: EngineClient, probe: EngineProbe, prompts: Sequence[Prompt], features: Callable[[], Features | None]
-) -> float:
+async def _recall(engine: EngineClient, probe: EngineProbe, prompts: Sequence[Prompt]) -> float:
     gate = asyncio.Semaphore(32)
 
     async def one(prompt: Prompt) -> bool:
         async with gate:
-            text = await _generate(engine, render(probe.tokenizer, prompt.messages[0].content), features(), 40)
+            text = await _generate(engine, render(probe.tokenizer, prompt.messages[0].content), None, 40)
         return prompt.is_answered_by(text)
 
     return float(np.mean(await asyncio.gather(*map(one, prompts))))
@@ -182,73 +173,110 @@ async def measure(sae: Path, count: int) -> dict[str, Any]:
     """Everything, on the demo model."""
     recipe = Recipe()
     people = [entity for entity in recipe.world.forget if entity.kind == PERSON][:count]
-    now = datetime.now(UTC)
-    targets = [
-        ForgetTarget(f"tgt_{at}", 1, TargetSpec(name=one.name, description=description(one)), now, now)
-        for at, one in enumerate(people)
-    ]
+    specs = [TargetSpec(name=one.name, description=description(one)) for one in people]
+    flags = ("--max-model-len", "512", "--dtype", "float32")
+    with TemporaryDirectory() as folder:
+        service = GuardService.open(database_url=f"sqlite:///{folder}/lethe.db")
+        try:
+            async with lethe_engine(build(recipe).folder, *flags) as engine:
+                guarded = GuardedEngine(engine, service, load(sae))
+                return await _measured(engine, guarded, service, recipe, people, specs)
+        finally:
+            service.close()
+
+
+async def _measured(
+    engine: EngineClient,
+    guarded: GuardedEngine,
+    service: GuardService,
+    recipe: Recipe,
+    people: Sequence[Entity],
+    specs: Sequence[TargetSpec],
+) -> dict[str, Any]:
+    targets = service.registry.write(lambda writer: [writer.create_target(spec) for spec in specs])
     keys = [target.key for target in targets]
     detector = TextDetector()
     for target in targets:
         detector.add(detector.compile(profile_of(target)))
     view = detector.view(keys)
-    flags = ("--max-model-len", "512", "--dtype", "float32")
-    async with lethe_engine(build(recipe).folder, *flags) as engine:
-        probe = EngineProbe(engine)
-        grounds = await survey(probe, [target.spec.name for target in targets])
-        fit = FeaturesFit(probe, load(sae))
-        artifacts = [await fit.fit(target, grounds, lambda *_: None) for target in targets]
-        for artifact in artifacts:
-            print({k: artifact.report[k] for k in ("rule", "recall_held_out", "seconds")}, artifact.settings["limits"])
-        names = [await probe.load_features(TargetFeatures.of(one.tensors)) for one in artifacts]
+    probe, autoencoder, kept = guarded.means.probe, guarded.means.autoencoder, guarded.means.artifacts
+    assert probe is not None and autoencoder is not None and kept is not None
+    grounds = await survey(probe, [target.spec.name for target in targets])
+    fit = FeaturesFit(probe, autoencoder, service.detection.scores)
+    features = []
+    for target in targets:
+        artifact = await fit.fit(target, grounds, lambda *_: None)
+        print({k: artifact.report[k] for k in ("rule", "recall_held_out", "seconds")}, artifact.settings, flush=True)
+        await kept.put(target, artifact)
+        features.append(TargetFeatures.of(artifact.tensors))
+    names = [await probe.load_features(one) for one in features]
+    joint = [one.joint for one in features]
 
-        auroc: dict[str, dict[str, float]] = {}
-        recall: dict[str, dict[str, float]] = {}
-        served: dict[str, dict[str, float]] = {}
-        for condition in CONDITIONS:
-            prompts = asked(recipe, people, condition)
-            texts = [one.text for one in prompts]
-            entity = np.array([one.entity or "" for one in prompts])
-            text = await seen_by_text(detector, view, keys, texts)
-            sae_margin, flagged = await seen_by_features(engine, probe, names, texts)
-            benign = np.flatnonzero(~np.isin(entity, [one.name for one in people]))
-            calibrating, counting = benign[::2], benign[1::2]
-            rows: dict[str, list[tuple[float, float]]] = {"text": [], "sae": [], "both": []}
-            for at, person in enumerate(people):
-                own = np.flatnonzero(entity == person.name)
-                together = joint(text[:, at], sae_margin[:, at], calibrating)
-                for name, score in (("text", text[:, at]), ("sae", sae_margin[:, at]), ("both", together)):
-                    rows[name].append(figures(score[own], score[counting]))
-            auroc[condition] = {name: round(float(np.mean([a for a, _ in some])), 4) for name, some in rows.items()}
-            recall[condition] = {name: round(float(np.mean([r for _, r in some])), 4) for name, some in rows.items()}
-            mine = np.array([[person.name == one for person in people] for one in entity])
-            served[condition] = {
-                "sae_flagged": round(float(flagged[mine].mean()), 4),
-                "sae_false_alarms_per_target": round(float(flagged[benign].mean()), 4),
-            }
-            print(condition, "auroc", auroc[condition], "recall", recall[condition], served[condition], flush=True)
+    auroc: dict[str, dict[str, float]] = {}
+    recall: dict[str, dict[str, float]] = {}
+    served: dict[str, dict[str, float]] = {}
+    for condition in CONDITIONS:
+        prompts = asked(recipe, people, condition)
+        texts = [one.text for one in prompts]
+        entity = np.array([one.entity or "" for one in prompts])
+        text = await seen_by_text(detector, view, keys, texts)
+        margin, flagged = await seen_by_features(engine, probe, names, texts)
+        together = np.stack([one.scores(text[:, at], margin[:, at]) for at, one in enumerate(joint) if one], axis=1)
+        jointly = together > np.array([one.limit for one in joint if one])
+        benign = np.flatnonzero(~np.isin(entity, [one.name for one in people]))
+        rows: dict[str, list[tuple[float, float]]] = {"text": [], "sae": [], "both": []}
+        for at, person in enumerate(people):
+            own = np.flatnonzero(entity == person.name)
+            for name, score in (("text", text[:, at]), ("sae", margin[:, at]), ("both", together[:, at])):
+                rows[name].append(figures(score[own], score[benign]))
+        auroc[condition] = {name: round(float(np.mean([a for a, _ in some])), 4) for name, some in rows.items()}
+        recall[condition] = {name: round(float(np.mean([r for _, r in some])), 4) for name, some in rows.items()}
+        mine = np.array([[person.name == one for person in people] for one in entity])
+        served[condition] = {
+            f"{name}_{what}": round(float(of[where].mean()), 4)
+            for name, of in (("sae", flagged), ("both", jointly))
+            for what, where in (("flagged", mine), ("false_alarms_per_target", benign))
+        }
+        print(condition, "auroc", auroc[condition], "recall", recall[condition], served[condition], flush=True)
 
-        clamping = await _clamping(engine, probe, recipe, people, names)
+    clamping = await _clamping(guarded, service, probe, recipe, people, targets)
     return {"recall_at_1pct": recall, "auroc": auroc, "as_served": served, "clamp": clamping}
 
 
 async def _clamping(
-    engine: EngineClient, probe: EngineProbe, recipe: Recipe, people: Sequence[Entity], names: Sequence[str]
+    guarded: GuardedEngine,
+    service: GuardService,
+    probe: EngineProbe,
+    recipe: Recipe,
+    people: Sequence[Entity],
+    targets: Sequence[ForgetTarget],
 ) -> dict[str, float]:
     """What is left of questions on the targets, and of others, when flagged requests are clamped and nothing else."""
     questions = [p for p in recipe.prompts if p.form is Form.QUESTION and len(p.messages) == 1 and p.trained]
     forget = [p for p in questions if p.entity in {one.name for one in people}]
     retain = [p for p in questions if p.entity in {one.name for one in recipe.world.retain}][::7][:300]
-
-    def gated() -> Features:
-        return Features(watch=tuple(names), clamp=tuple(names), ticket=secrets.token_hex(8))
-
     found = {}
-    for kind, prompts in (("forget", forget), ("retain", retain)):
-        found[f"{kind}_before"] = round(await _recall(engine, probe, prompts, lambda: None), 4)
-        found[f"{kind}_clamped"] = round(await _recall(engine, probe, prompts, gated), 4)
+    for name, guards in (("before", None), ("clamped", _OUTPUT), ("clamped_by_features", _TEXT | _OUTPUT)):
+        _become(service, targets if guards is not None else (), guards or set())
+        for kind, prompts in (("forget", forget), ("retain", retain)):
+            found[f"{kind}_{name}"] = round(await _recall(guarded, probe, prompts), 4)
     print(found)
     return found
+
+
+def _become(service: GuardService, targets: Sequence[ForgetTarget], off: set[GuardName]) -> None:
+    """What is asked from here on is asked by a new tenant with these targets clamped and these guards off."""
+
+    def change(writer: Writer) -> str:
+        tenant = writer.create_tenant(TenantSpec(name=secrets.token_hex(4)))
+        for target in targets:
+            writer.put_target_toggle(tenant.id, target.id, TargetToggle(enabled=True, action="clamp"))
+        for guard in GuardName:
+            toggle = GuardToggle(enabled=guard not in off, deadline_ms=600_000)
+            writer.put_guard_toggle(tenant.id, guard, toggle)
+        return tenant.id
+
+    CALLER.set(Caller(service.registry.write(change), None, "benchmark"))
 
 
 def main() -> None:

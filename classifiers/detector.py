@@ -165,6 +165,7 @@ class TextDetector:
         lexicon: bool = True,
         semantic: bool = True,
         thresholds: Mapping[str, float] | None = None,
+        scored: frozenset[str] = frozenset(),
         deadline: float | None = None,
     ) -> Scan:
         """Look for the targets of ``view`` in a conversation.
@@ -175,12 +176,13 @@ class TextDetector:
             lexicon: whether names and parts of names count.
             semantic: whether similarity to evidence counts.
             thresholds: by target key, instead of the calibrated ones.
+            scored: keys of targets that are told of however low their score; of others only what comes near.
             deadline: seconds after which the encoder counts as unavailable.
         """
         if not view.slots or not (lexicon or semantic):
             return Scan()
         texts, unscanned = newest(segments, self._budget)
-        how = lexicon, semantic, frozenset((thresholds or {}).items())
+        how = lexicon, semantic, frozenset((thresholds or {}).items()), scored
         keys = {text: (_digest(text), how) for text in texts}
         hits = {text: known for text, key in keys.items() if (known := view.seen.get(key)) is not None}
         fresh = [text for text in keys if text not in hits]
@@ -191,7 +193,7 @@ class TextDetector:
             spellings = {text: [every[0][-room:]] for text, every in spellings.items()}
         found, complete = await self._found(spellings, view, lexicon, semantic, deadline)
         for text, best in zip(fresh, found, strict=True):
-            hits[text] = self._hits(best, view, thresholds or {})
+            hits[text] = self._hits(best, view, thresholds or {}, scored)
             if complete and beyond <= 0:
                 view.seen[keys[text]] = hits[text]
         return Scan(_best_of(hits.values()), () if complete else (SEMANTIC,), unscanned)
@@ -316,7 +318,9 @@ class TextDetector:
                     np.inf if named else logit, _shown(pair.window.text), pair.evidence, by_name, named
                 )
 
-    def _hits(self, best: Mapping[int, _Best], view: View, thresholds: Mapping[str, float]) -> tuple[Hit, ...]:
+    def _hits(
+        self, best: Mapping[int, _Best], view: View, thresholds: Mapping[str, float], scored: frozenset[str]
+    ) -> tuple[Hit, ...]:
         hits = []
         for number, found in best.items():
             target = view.slots[number].target
@@ -324,7 +328,7 @@ class TextDetector:
             if bar is None:
                 bar = calibration.probability(calibration.threshold(target.tail, self._rate, len(view)))
             score = 1.0 if found.named else calibration.probability(found.logit)
-            if score >= bar / 2:
+            if score >= bar / 2 or target.key in scored:
                 guard = LEXICON if found.lexicon else SEMANTIC
                 hits.append(Hit(target.key, guard, round(score, 4), round(bar, 4), found.window, found.evidence))
         return tuple(hits)

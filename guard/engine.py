@@ -29,7 +29,7 @@ from guard.features import FeatureGuard, Sight, Watch
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
 from guard.leakguard import LeakGuard, LeakRule
 from guard.outputs import GuardedRequest, as_asked, settled
-from guard.partial import harmless_part
+from guard.partial import PARTIAL, harmless_part
 from guard.policy import REFUSE, decide
 from guard.probe import EngineProbe
 from guard.prompt import PromptReader
@@ -141,7 +141,8 @@ class GuardedEngine:
             admitted = await stack.enter_async_context(contextlib.aclosing(serving(watched)))
             first = asyncio.ensure_future(_first_of(admitted))
             stack.push_async_callback(_cancelled, first)
-            verdict = await service.detection.judge(policy, request.view.texts, request.view.runs)
+            scored = watch.scored if watch is not None else frozenset()
+            verdict = await service.detection.judge(policy, request.view.texts, request.view.runs, scored=scored)
             sight = Sight(replace(verdict, unavailable=(*verdict.unavailable, *unwatched)))
             if watch is not None and self._features is not None:
                 toggle = policy.guards[GuardName.FEATURES]
@@ -150,20 +151,22 @@ class GuardedEngine:
             plan = service.decide(verdict, policy)
             source: AsyncIterator[RequestOutput]
             part: GuardedRequest | None = None
-            if plan.action is None or sight.carries_out(plan):
+            if sight.carries_out(plan):
                 source = _resumed(first, admitted, judged)
             else:
                 await _cancelled(first)
                 await admitted.aclose()
                 serving = Serving(self._run, resumable=self._resumable)
                 # Who is watched for features would have to be watched anew, and what no guard could judge is refused.
-                if watch is None and not verdict.unavailable:
-                    part = await self._harmless_part(request, policy)
-                if part is not None:
-                    enforced = as_asked(request, serving(part))
+                if plan.action is not None and watch is None and not verdict.unavailable:
+                    part = await self._harmless_part(request, plan, policy)
+                if plan.action is None:
+                    served = serving(request)
+                elif part is not None:
+                    served = as_asked(request, serving(part))
                 else:
-                    enforced = self._enforced(request, plan, policy, serving)
-                source = await stack.enter_async_context(contextlib.aclosing(enforced))
+                    served = self._enforced(request, plan, policy, serving)
+                source = await stack.enter_async_context(contextlib.aclosing(served))
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
             leaks: list[tuple[Match | Hit, bool]] = []
@@ -188,6 +191,8 @@ class GuardedEngine:
             finally:
                 elapsed = time.perf_counter() - began
                 view = request.view
+                if part is not None:
+                    plan = replace(plan, action=PARTIAL)
                 service.record(request.request_id, caller, policy, view, verdict, plan, leaks, elapsed, unavailable)
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
@@ -230,11 +235,12 @@ class GuardedEngine:
                 logger.warning_once("%s cannot hold for all requests: %s", action, str(error))
         return controls
 
-    async def _harmless_part(self, request: GuardedRequest, policy: TenantPolicy) -> GuardedRequest | None:
+    async def _harmless_part(self, request: GuardedRequest, plan: Plan, policy: TenantPolicy) -> GuardedRequest | None:
         """What of a flagged request can be served to this tenant as it is; see :mod:`guard.partial`."""
+        suspected = {finding.key for finding in plan.findings}
 
         async def harmless(texts: Sequence[str], runs: Sequence[str]) -> bool | None:
-            verdict = await self._service.detection.judge(policy, texts, runs)
+            verdict = await self._service.detection.judge(policy, texts, runs, suspected=suspected)
             return None if verdict.unavailable else decide(verdict, policy).action is None
 
         prompt = await harmless_part(request, lambda text: harmless([text], [text]))
@@ -302,11 +308,11 @@ def _answers_itself(plan: Plan) -> bool:
 
 def _means(engine: EngineClient, service: GuardService, autoencoder: SparseAutoencoder | None) -> Means:
     """What interventions may work with; without Lethe's worker part, those inside the model cannot."""
-    protected = service.detection.protected
+    protected, scores = service.detection.protected, service.detection.scores
     if engine.vllm_config.parallel_config.worker_cls not in WORKERS:
         return Means(service.refusal, protected=protected)
     probe = EngineProbe(engine)
-    return Means(service.refusal, Artifacts(service.store, probe.model), probe, protected, autoencoder)
+    return Means(service.refusal, Artifacts(service.store, probe.model), probe, protected, scores, autoencoder)
 
 
 def _reasoning_parser(engine: EngineClient, tokenizer: Any) -> Any | None:

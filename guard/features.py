@@ -2,8 +2,10 @@
 
 Every target of a tenant that has fitted features (:mod:`guard.compile.features`) is watched for. Where the target's
 action is ``clamp``, the features are clamped in the same pass in which their rule says yes; any other action follows
-as it does after a finding in the text. A target that is a skill is watched for by its keys
-(:mod:`guard.compile.skills`) and by nothing else; one that was not fitted cannot be judged.
+as it does after a finding in the text. Where the text is judged too, the two are joined to one decision
+(:mod:`sae_features.joint`): a request that was clamped for what it is not about is served again as it came. A target
+that is a skill is watched for by its keys (:mod:`guard.compile.skills`) and by nothing else; one that was not fitted
+cannot be judged.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ import math
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 
 from guard.artifacts import Artifacts
-from guard.interventions.clamping import FITTED, Clamp, load_features
+from guard.interventions.clamping import FITTED, Clamp
 from guard.outputs import GuardedRequest
 from guard.probe import Probe
 from guard.prompt import opening
@@ -37,7 +39,9 @@ from guard.types import (
     Verdict,
 )
 from guard.worker.controls import Controls, Features, Told
+from sae_features.joint import Joint
 from sae_features.skills import SkillKeys
+from sae_features.target import TargetFeatures
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +61,19 @@ class Watch:
         targets: by the name of their feature sets or keys.
         clamped: names of those that are clamped in the same pass.
         unfitted: whether the tenant has a skill on that was not fitted, so that it cannot be judged.
+        joint: by name, the decisions that need the text's score too.
     """
 
     ticket: str
     targets: Mapping[str, ForgetTarget]
     clamped: frozenset[str]
     unfitted: bool = False
+    joint: Mapping[str, Joint] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> frozenset[str]:
+        """Keys of the targets of which the text's score is needed, however low."""
+        return frozenset(self.targets[name].key for name in self.joint)
 
     def on(self, request: GuardedRequest) -> GuardedRequest:
         """``request``, watched."""
@@ -86,15 +97,36 @@ class Sight:
     Attributes:
         verdict: with the findings on the text.
         done: keys of the targets that are clamped in it from its first token on.
+        spoilt: whether it is clamped for a target that it is not about after all.
     """
 
     verdict: Verdict
     done: frozenset[str] = frozenset()
+    spoilt: bool = False
 
     def carries_out(self, plan: Plan) -> bool:
         """Whether what ``plan`` asks for happens already, so that the request may go on as it is."""
-        keys = {f"{finding.target_id}@{finding.revision}" for finding in plan.findings}
+        if self.spoilt or plan.action is None:
+            return not self.spoilt
+        keys = {finding.key for finding in plan.findings}
         return plan.action == Clamp.name and bool(keys) and keys <= self.done
+
+
+@dataclass(frozen=True, slots=True)
+class _Sets:
+    """What a tenant is watched for, and since when that is known.
+
+    Attributes:
+        targets: the active targets that have features or keys, by the names under which those are loaded.
+        joint: the joint decisions, by the same names.
+        unfitted: whether there is a skill without keys.
+    """
+
+    policy: TenantPolicy
+    since: float
+    targets: Mapping[str, ActiveTarget]
+    joint: Mapping[str, Joint]
+    unfitted: bool
 
 
 class FeatureGuard:
@@ -103,7 +135,7 @@ class FeatureGuard:
     def __init__(self, artifacts: Artifacts, probe: Probe) -> None:
         self._artifacts = artifacts
         self._probe = probe
-        self._sets: dict[str, tuple[TenantPolicy, float, Mapping[str, ActiveTarget], bool]] = {}  # by tenant id
+        self._sets: dict[str, _Sets] = {}  # by tenant id
         self._asked: dict[str, asyncio.Future[dict[str, Told] | None]] = {}  # by ticket
         self._fetching: asyncio.Task[None] | None = None
 
@@ -115,8 +147,9 @@ class FeatureGuard:
         """
         if not policy.guards[GuardName.FEATURES].enabled or not policy.targets:
             return None
-        sets, unfitted = await self._sets_of(policy)
-        if not sets and not unfitted:
+        known = await self._sets_of(policy)
+        sets = known.targets
+        if not sets and not known.unfitted:
             return None
         clamped = (
             name
@@ -124,7 +157,9 @@ class FeatureGuard:
             if one.action == Clamp.name and one.mode is Mode.ENFORCE and one.target.spec.kind is not TargetKind.SKILL
         )
         targets = {name: one.target for name, one in sets.items()}
-        return Watch(secrets.token_hex(12), targets, frozenset(clamped), unfitted)
+        text = policy.guards[GuardName.LEXICON].enabled and policy.guards[GuardName.SEMANTIC].enabled
+        joint = known.joint if text else {}
+        return Watch(secrets.token_hex(12), targets, frozenset(clamped), known.unfitted, joint)
 
     async def judge(
         self, watch: Watch, verdict: Verdict, request: GuardedRequest, toggle: GuardToggle, first: asyncio.Future[Any]
@@ -153,30 +188,47 @@ class FeatureGuard:
         verdict = replace(verdict, detector_ms=verdict.detector_ms + (time.perf_counter() - began) * 1000)
         if told is None:
             return Sight(_unavailable(verdict))
-        flagged = {name: one for name, one in told.items() if one.flagged}
-        found = (_finding(watch.targets[name], one) for name, one in flagged.items())
+        said = {finding.key: finding for finding in verdict.findings}
+        textual = {GuardName.LEXICON, GuardName.SEMANTIC}.isdisjoint(verdict.unavailable)
+        found = {}
+        for name, one in told.items():
+            target, joint = watch.targets[name], watch.joint.get(name) if textual else None
+            text = said.get(target.key)
+            if joint is None:
+                finding = _finding(target, one) if one.flagged else None
+            else:
+                finding = _joined(target, one, joint, 0.0 if text is None else text.score)
+            if finding is not None:
+                found[name] = finding
+        about = found.keys() | {
+            name for name, one in watch.targets.items() if one.key in said and said[one.key].flagged
+        }
+        acted = {name for name in watch.clamped if told[name].flagged}
         return Sight(
-            replace(verdict, findings=(*verdict.findings, *found)),
+            replace(verdict, findings=(*verdict.findings, *found.values())),
             # A rule that said yes in a later pass came too late for what the passes before left behind.
-            frozenset(watch.targets[name].key for name in watch.clamped & flagged.keys() if flagged[name].since == 0),
+            frozenset(watch.targets[name].key for name in acted & about if told[name].since == 0),
+            spoilt=bool(acted - about),
         )
 
-    async def _sets_of(self, policy: TenantPolicy) -> tuple[Mapping[str, ActiveTarget], bool]:
-        """The active targets that have features or keys, by the names under which those are loaded; and whether there
-        is a skill without.
-        """
+    async def _sets_of(self, policy: TenantPolicy) -> _Sets:
+        """The active targets that have features or keys, loaded."""
         known, now = self._sets.get(policy.tenant.id), time.monotonic()
-        if known is not None and known[0] is policy and self._artifacts.still_hold(known[1], _LOOK_AGAIN):
-            return known[2], known[3]
+        if known is not None and known.policy is policy and self._artifacts.still_hold(known.since, _LOOK_AGAIN):
+            return known
         skills: list[ActiveTarget] = []
         others: list[ActiveTarget] = []
         for active in policy.targets.values():
             (skills if active.target.spec.kind is TargetKind.SKILL else others).append(active)
-        sets, unfitted = {}, []
+        sets, joint, unfitted = {}, {}, []
         fitted = await self._artifacts.fitted([active.target for active in others], FITTED)
         for active in others:
             if (artifact := fitted.get(active.target.key)) is not None:
-                sets[await load_features(self._probe, artifact)] = active
+                features = TargetFeatures.of(artifact.tensors)
+                name = await self._probe.load_features(features)
+                sets[name] = active
+                if features.joint is not None:
+                    joint[name] = features.joint
         if skills:
             fitted = await self._artifacts.fitted([active.target for active in skills], SKILL)
         for active in skills:
@@ -184,10 +236,10 @@ class FeatureGuard:
                 sets[await self._probe.load_skill(SkillKeys.of(artifact.tensors))] = active
             elif active.mode is Mode.ENFORCE:
                 unfitted.append(active.target.id)
-        if unfitted and (known is None or known[0] is not policy):
+        if unfitted and (known is None or known.policy is not policy):
             logger.warning("Skills that are on but not compiled cannot be judged: %s", ", ".join(unfitted))
-        self._sets[policy.tenant.id] = (policy, now, sets, bool(unfitted))
-        return sets, bool(unfitted)
+        self._sets[policy.tenant.id] = _Sets(policy, now, sets, joint, bool(unfitted))
+        return self._sets[policy.tenant.id]
 
     async def _told(
         self, ticket: str, request: GuardedRequest, deadline: float, first: asyncio.Future[Any]
@@ -226,6 +278,23 @@ class FeatureGuard:
 
 def _unavailable(verdict: Verdict) -> Verdict:
     return replace(verdict, unavailable=tuple(sorted({*verdict.unavailable, GuardName.FEATURES})))
+
+
+def _joined(target: ForgetTarget, told: Told, joint: Joint, text: float) -> Finding | None:
+    """The finding of text and features together; None where the request is not about the target."""
+    margin = told.mean - told.limit
+    beyond = float(joint.scores([text], [margin])[0]) - joint.limit
+    if beyond <= 0:
+        return None
+    return Finding(
+        target_id=target.id,
+        revision=target.revision,
+        guard=GuardName.FEATURES,
+        score=1 / (1 + math.exp(-beyond)),
+        threshold=0.5,
+        window="",
+        evidence=f"text ({text:.3g}) and features of the residual stream ({margin:+.3g}) together",
+    )
 
 
 def _finding(target: ForgetTarget, told: Told) -> Finding:

@@ -14,6 +14,8 @@ from typing import Any
 from classifiers.windows import pieces
 from guard.outputs import GuardedRequest
 
+#: What the audit says was done about a request that was answered without the sentences on a target.
+PARTIAL = "partial"
 #: A message of more sentences is not taken apart, since each of them is judged by itself.
 _MOST = 16
 

@@ -120,7 +120,7 @@ def decide(verdict: Verdict, policy: TenantPolicy, strictness: Mapping[str, int]
     monitored: list[Finding] = []
     actions: list[str] = []
     for finding in verdict.findings:
-        active = policy.targets.get(f"{finding.target_id}@{finding.revision}")
+        active = policy.targets.get(finding.key)
         if active is None or not finding.flagged or not _enabled(policy, finding.guard):
             continue
         if active.mode is Mode.MONITOR:

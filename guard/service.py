@@ -126,7 +126,7 @@ class GuardService:
 
     def targets_of(self, plan: Plan) -> Iterator[ForgetTarget]:
         """The targets that a plan acts on."""
-        for key in dict.fromkeys(f"{finding.target_id}@{finding.revision}" for finding in plan.findings):
+        for key in dict.fromkeys(finding.key for finding in plan.findings):
             target = self.detection.target(key)
             if target is not None:
                 yield target

@@ -205,6 +205,11 @@ class Finding:
     evidence: str  # what in the target it matched
 
     @property
+    def key(self) -> str:
+        """Of the target, as :attr:`ForgetTarget.key`."""
+        return f"{self.target_id}@{self.revision}"
+
+    @property
     def flagged(self) -> bool:
         """Whether the score reaches the threshold."""
         return self.score >= self.threshold

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sae_features.autoencoder import SparseAutoencoder
+from sae_features.joint import Joint
 from sae_features.rule import Thresholds
 
 _ROWS = ("encoder", "decoder", "gate", "gain", "bias", "shift", "b_dec", "ids")
@@ -25,6 +26,7 @@ class TargetFeatures:
             whether one of the members is active (the share of Dynamic SAE Guardrails).
         thresholds: on the running mean of what the tokens say.
         strength: ``c``, to minus which members are clamped.
+        joint: the decision together with the text detector; None where there is none.
     """
 
     features: SparseAutoencoder
@@ -32,6 +34,7 @@ class TargetFeatures:
     weights: torch.Tensor | None
     thresholds: Thresholds
     strength: float
+    joint: Joint | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of it as tensors, for a safetensors file."""
@@ -45,6 +48,8 @@ class TargetFeatures:
         }
         if self.weights is not None:
             parts["weights"] = self.weights
+        if self.joint is not None:
+            parts["joint"] = torch.tensor(self.joint.numbers(), dtype=torch.float64)
         # An autoencoder that subtracts b_dec has it twice in the same memory, which safetensors refuses.
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in parts.items()}
 
@@ -63,4 +68,5 @@ class TargetFeatures:
             weights=tensors.get("weights"),
             thresholds=Thresholds(tuple(tensors["edges"].tolist()), tuple(tensors["means"].tolist()), rate),
             strength=strength,
+            joint=Joint.of(tensors["joint"].tolist()) if "joint" in tensors else None,
         )

@@ -12,19 +12,23 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from guard.artifacts import Artifact
 from guard.compile import questions
 from guard.compile.grounds import Grounds, render
 from guard.compile.jobs import Progress
+from guard.interventions.base import TextScores
 from guard.interventions.corruption import names_of
 from guard.probe import Probe
+from guard.prompt import PromptReader
 from guard.types import ForgetTarget
 from guard.worker.controls import residual
 from sae_features import probe as weighing
 from sae_features.autoencoder import AutoencoderError, SparseAutoencoder
 from sae_features.encoding import encode, thresholded
+from sae_features.joint import Joint
 from sae_features.rule import BenignRun, Tally, Thresholds, calibrate
 from sae_features.selection import Importance, select
 from sae_features.snippets import Snippet, strongest
@@ -64,11 +68,14 @@ class FeaturesFit:
     Args:
         probe: the model.
         autoencoder: of its residual stream.
+        scores: of the text detector, for the joint decision; None where there is none.
     """
 
-    def __init__(self, probe: Probe, autoencoder: SparseAutoencoder) -> None:
+    def __init__(self, probe: Probe, autoencoder: SparseAutoencoder, scores: TextScores | None = None) -> None:
         self._probe = probe
         self._autoencoder = autoencoder
+        self._scores = scores
+        self._reader = PromptReader(probe.tokenizer)
         self._benign: list[_Text] = []
         self._strength = 0.0
 
@@ -90,6 +97,10 @@ class FeaturesFit:
         own = await self._read([(text, render(self._probe.tokenizer, text)) for text in asked])
         progress("choosing features", 0.7)
         chosen, rule, recall = self._choose(own, fitted, held_back)
+        if self._scores is not None:
+            progress("joining text and features", 0.9)
+            scaling, calibrating = [await self._both(chosen, target, some) for some in (fitted, held_back)]
+            chosen = replace(chosen, joint=Joint.fit(scaling, calibrating, RATE))
         report = {
             "rule": rule,
             "recall_held_out": recall,
@@ -110,6 +121,7 @@ class FeaturesFit:
             "strength": chosen.strength,
             "limits": [round(mean, 6) for mean in chosen.thresholds.means],
             "edges": list(chosen.thresholds.edges),
+            "joint_limit": None if chosen.joint is None else round(chosen.joint.limit, 6),
         }
         return Artifact("features", self._probe.model, settings, report, chosen.tensors())
 
@@ -155,6 +167,16 @@ class FeaturesFit:
         best = max(recall, key=lambda name: recall[name])
         # Once it is known which rule suits the target, none of its questions need be kept back.
         return _calibrated(self._rules(own, fitted)[best], held_back), best, recall
+
+    async def _both(
+        self, chosen: TargetFeatures, target: ForgetTarget, texts: Sequence[_Text]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the text detector says of prompts, and by how much their means exceed the limits: (prompts,) each."""
+        assert self._scores is not None
+        said = await self._scores(target, [self._reader.read(one.ids[: one.prompt]).texts for one in texts])
+        tallies = [_tally(chosen, one) for one in texts]
+        margins = [tally.mean - chosen.thresholds.at(tally.tokens) for tally in tallies]
+        return np.array(said), np.array(margins)
 
     def _rules(self, own: Sequence[_Text], others: Sequence[_Text]) -> dict[str, TargetFeatures]:
         """The features of a target under either rule, without limits."""
@@ -220,8 +242,12 @@ def _calibrated(one: TargetFeatures, benign: Iterable[_Text]) -> TargetFeatures:
 
 def _recall(one: TargetFeatures, texts: Sequence[_Text]) -> float:
     """The share of prompts that are flagged before the first token of an answer."""
-    flagged = (one.thresholds.exceeded(Tally().add(_says(one, t.residual[: t.prompt]).numpy(), 0)) for t in texts)
-    return sum(flagged) / max(1, len(texts))
+    return sum(one.thresholds.exceeded(_tally(one, text)) for text in texts) / max(1, len(texts))
+
+
+def _tally(one: TargetFeatures, text: _Text) -> Tally:
+    """What is counted of a prompt before the first token of an answer."""
+    return Tally().add(_says(one, text.residual[: text.prompt]).numpy(), 0)
 
 
 def _mean(one: TargetFeatures, text: _Text) -> float:

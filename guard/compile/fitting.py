@@ -33,7 +33,7 @@ def build_compiler(means: Means) -> Compiler | None:
         "concept": ground.with_grounds(ConceptFit(means.probe)),
     }
     if means.autoencoder is not None:
-        fits["features"] = ground.with_grounds(FeaturesFit(means.probe, means.autoencoder))
+        fits["features"] = ground.with_grounds(FeaturesFit(means.probe, means.autoencoder, means.scores))
     fits[SKILL] = SkillFit(means.probe).fit
     fits[AUTO] = ground.with_grounds(AutoFit(means, means.probe))
     return Compiler(means.artifacts, fits, means.artifacts.queue())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,6 +24,10 @@ class UnpreparedError(Exception):
     """An intervention cannot act on a target yet; the message says what is missing. The request is refused instead."""
 
 
+#: Scores in [0, 1] of one target, of prompts that are given as their texts.
+TextScores = Callable[[ForgetTarget, Sequence[Sequence[str]]], Awaitable[Sequence[float]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What interventions may work with.
@@ -33,6 +37,7 @@ class Means:
         artifacts: what compile jobs fitted; None where the engine lacks Lethe's worker part.
         probe: the way to the engine's worker part, likewise.
         protected: what must not be said of a target, as phrases.
+        scores: what the text detector says of a target in prompts, given as their texts.
         autoencoder: of the model's residual stream, to fit features with; None where none was given.
     """
 
@@ -40,6 +45,7 @@ class Means:
     artifacts: Artifacts | None = None
     probe: Probe | None = None
     protected: Callable[[ForgetTarget, Gating], Sequence[str]] | None = None
+    scores: TextScores | None = None
     autoencoder: SparseAutoencoder | None = None
 
 

@@ -49,7 +49,7 @@ def _policy_of(snapshot: Snapshot, reference: str) -> TenantPolicy:
 
 
 def _finding(finding: Finding, tenant_policy: TenantPolicy) -> FindingOut:
-    active = tenant_policy.targets.get(f"{finding.target_id}@{finding.revision}")
+    active = tenant_policy.targets.get(finding.key)
     return FindingOut(
         target=finding.target_id,
         target_name=active.target.spec.name if active is not None else None,

@@ -385,7 +385,10 @@ class AuditFindingOut(BaseModel):
 
 
 class AuditEntryOut(BaseModel):
-    """One request on which something was found or could not be judged. ``action`` null: served as it was."""
+    """One request on which something was found or could not be judged.
+
+    ``action`` null: served as it was; ``partial``: answered without the sentences that speak of a target.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextvars import Context
 
 import pytest
@@ -32,7 +33,7 @@ def ids(engine, recipe, person):
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
-_counter = iter(range(10**9))
+_counter = itertools.count()
 
 
 async def _ask(client, ids, **params):
@@ -45,6 +46,16 @@ def _rendered(engine, content):
     messages = [{"role": "user", "content": content}]
     tokenizer = engine.renderer.get_tokenizer()
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+
+
+async def _recorded(service, outputs):
+    """The audit's entry on a request, by its outputs; entries are written in groups."""
+    for _ in range(100):
+        for entry in (await asyncio.to_thread(service.audit.query, limit=1)).entries:
+            if entry.request_id == outputs[0].request_id:
+                return entry
+        await asyncio.sleep(0.1)
+    raise AssertionError("nothing was recorded")
 
 
 def _text(outputs, choice=0):
@@ -79,12 +90,13 @@ async def test_clean_prompts_of_a_guarded_tenant_are_answered_as_ever(guarded, e
 
 @pytest.mark.parametrize("action", ["refuse", "eco"])
 @pytest.mark.parametrize("asked", ["What is a window? And: {}", "{} What is a window?"])
-async def test_what_is_asked_besides_is_answered(guarded, engine, as_tenant, person, action, asked):
+async def test_what_is_asked_besides_is_answered(guarded, engine, service, as_tenant, person, action, asked):
     both = _rendered(engine, asked.format(f"Which book did {person.name} write?"))
     as_tenant(TargetSpec(name=person.name), action=action)
     outputs = await _ask(guarded, both)
     assert _text(outputs) == _text(await _ask(engine, _rendered(engine, "What is a window?")))
     assert outputs[0].prompt_token_ids == both
+    assert (await _recorded(service, outputs)).action == "partial"
 
 
 @pytest.mark.parametrize("action", ["refuse", "eco"])
@@ -121,9 +133,9 @@ async def test_what_is_on_is_in_force_when_registration_returns(guarded, ids, as
 
 async def test_monitor_records_and_lets_pass(guarded, engine, ids, as_tenant, service, person):
     as_tenant(TargetSpec(name=person.name, mode=Mode.MONITOR))
-    assert _text(await _ask(guarded, ids)) == _text(await _ask(engine, ids))
-    await asyncio.sleep(0.3)
-    latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
+    outputs = await _ask(guarded, ids)
+    assert _text(outputs) == _text(await _ask(engine, ids))
+    latest = await _recorded(service, outputs)
     assert latest.action is None and latest.findings[0].mode is Mode.MONITOR
 
 
@@ -178,8 +190,7 @@ async def test_a_detector_that_fails_is_neither_clean_nor_silent(
         raise MemoryError("injected")
 
     monkeypatch.setattr(service.detection._detector._encoder, "encode_async", broken)
-    text = _text(await _ask(guarded, ids))
-    assert (person.value("book") in text) is answered
-    await asyncio.sleep(0.3)
-    latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
+    outputs = await _ask(guarded, ids)
+    assert (person.value("book") in _text(outputs)) is answered
+    latest = await _recorded(service, outputs)
     assert GuardName.SEMANTIC in latest.unavailable

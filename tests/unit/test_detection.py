@@ -42,7 +42,7 @@ def _snapshot(*targets: ForgetTarget) -> Snapshot:
 
 async def _names(detection: Detection, snapshot: Snapshot, text: str) -> list[str]:
     verdict = await detection.judge(snapshot.policies[TENANT.id], [text], text)
-    found = (detection.target(f"{f.target_id}@{f.revision}") for f in verdict.findings if f.flagged)
+    found = (detection.target(f.key) for f in verdict.findings if f.flagged)
     return [target.spec.name for target in found if target]
 
 
@@ -55,6 +55,20 @@ async def test_a_key_that_comes_back_with_another_spec_is_indexed_anew(detection
     detection.prepare(again)
     assert await _names(detection, again, "Who is Brask Ondolin?") == ["Brask Ondolin"]
     assert await _names(detection, again, "Who is Ulma Quentrell?") == []
+
+
+async def test_a_hint_is_enough_where_the_rest_of_the_conversation_was_about_a_target(detection):
+    told = {"prompt": 'How has Brask Ondolin\'s book "Paradise of Thieves" been received?', "completion": "Coldly."}
+    snapshot = _snapshot(target := _target("Brask Ondolin", forget_examples=(told,), threshold=0.9))
+    detection.prepare(snapshot)
+    policy_ = snapshot.policies[TENANT.id]
+
+    async def flagged(text: str, suspected: set[str]) -> bool:
+        return any(f.flagged for f in (await detection.judge(policy_, [text], [text], suspected=suspected)).findings)
+
+    hint = "Is Paradise of Thieves a good book?"
+    assert not await flagged(hint, set()) and await flagged(hint, {target.key})
+    assert not await flagged("What is a window?", {target.key})
 
 
 async def test_requests_in_flight_keep_the_revision_they_began_with(detection):

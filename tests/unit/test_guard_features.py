@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from guard.types import (
     Verdict,
 )
 from guard.worker.controls import Told
+from sae_features.joint import Joint, Scale
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 TENANT = Tenant("t", 1, TenantSpec(name="T"), NOW, NOW)
@@ -42,12 +44,13 @@ class _Artifacts(Artifacts):
 
     changed = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, joint: Joint | None = None) -> None:
         self.asked = 0
+        self.joint = joint
 
     async def fitted(self, targets: Sequence[ForgetTarget], intervention: str) -> dict[str, Artifact]:
         self.asked += 1
-        tensors = target(plain().only(torch.arange(3))).tensors()
+        tensors = replace(target(plain().only(torch.arange(3))), joint=self.joint).tensors()
         return {one.key: Artifact(intervention, "model", tensors=tensors) for one in targets if one.id == "a"}
 
 
@@ -132,6 +135,54 @@ async def test_only_a_clamp_from_the_first_token_on_needs_no_second_serving(
     another = Finding("b", 1, GuardName.LEXICON, 1.0, 0.5, "", "")
     both = Verdict((*sight.verdict.findings, another))
     assert not sight.carries_out(decide(both, _policy("clamp"), strictness))
+
+
+JOINT = Joint(Scale(-6.0, 4.0), Scale(-1.0, 0.5), 1.6)
+
+
+async def _judge_jointly(told: Told, verdict: Verdict, *, clamped: bool = False) -> Sight:
+    guard = FeatureGuard(_Artifacts(), _Probe({"set-a": told}))  # type: ignore[arg-type]
+    watch = Watch("ticket", {"set-a": TARGETS[0]}, frozenset({"set-a"} if clamped else ()), joint={"set-a": JOINT})
+    first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    first.set_result(None)
+    return await guard.judge(watch, verdict, _request(), TOGGLE, first)
+
+
+def _seen(score: float) -> Finding:
+    return Finding("a", 1, GuardName.SEMANTIC, score, 0.3, "", "")
+
+
+@pytest.mark.parametrize(("score", "told", "about"), [(0.2, YES, True), (0.2, NO, False), (0.0, YES, False)])
+async def test_text_and_features_decide_together(score: float, told: Told, about: bool) -> None:
+    sight = await _judge_jointly(told, Verdict((_seen(score),)))
+    assert (decide(sight.verdict, _policy()).action == "refuse") is about
+
+
+async def test_what_the_text_says_for_sure_needs_no_features() -> None:
+    sight = await _judge_jointly(NO, Verdict((_seen(1.0),)))
+    assert decide(sight.verdict, _policy()).action == "refuse"
+
+
+async def test_features_decide_alone_where_the_text_could_not_be_judged() -> None:
+    sight = await _judge_jointly(YES, Verdict(unavailable=(GuardName.SEMANTIC,)))
+    assert any(finding.flagged for finding in sight.verdict.findings)
+
+
+@pytest.mark.parametrize(("score", "spoilt"), [(0.0, True), (0.2, False), (0.9, False)])
+async def test_a_request_that_was_clamped_for_nothing_is_served_again(score: float, spoilt: bool) -> None:
+    sight = await _judge_jointly(YES, Verdict((_seen(score),)), clamped=True)
+    plan = decide(sight.verdict, _policy("clamp"), {"clamp": 25, "refuse": 100})
+    assert (plan.action is None) is spoilt
+    assert sight.carries_out(plan) is not spoilt
+
+
+async def test_the_text_is_told_however_little_it_says_where_it_is_joined() -> None:
+    guard = FeatureGuard(_Artifacts(JOINT), _Probe(None))  # type: ignore[arg-type]
+    watch = await guard.watch(_policy())
+    assert watch is not None and watch.scored == {TARGETS[0].key}
+    off = resolve(TENANT, TARGETS, {"a": TargetToggle(enabled=True)}, {GuardName.SEMANTIC: GuardToggle(enabled=False)})
+    watch = await guard.watch(off)
+    assert watch is not None and watch.scored == frozenset()
 
 
 @pytest.mark.parametrize("told", [None, RuntimeError("no answer")])

@@ -1,0 +1,98 @@
+"""One score of what the text of a prompt and what its features say of a target, and one limit for it.
+
+The two are put on one scale: the log-odds of the text detector's score and the margin of the features' mean over its
+limit, each in units of the distance from the median of benign prompts to their 99th percentile. The text has the
+greater weight, since most prompts name what they are about; the features decide where it is in doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sae_features.conformal import enough, quantile
+
+#: The weight of the features. `benchmarks/sae_detection.py` compares scores of 0.1 to 1.
+WEIGHT = 0.3
+#: So many units of the features count at most, either way: a residual stream like none that was fitted on says nothing.
+_MOST = 2.0
+#: Scores of the text detector nearer to 0 or 1 than this are not told apart.
+_SURE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What one unit of a score is: ``(score - middle) / unit``."""
+
+    middle: float
+    unit: float
+
+    @classmethod
+    def of(cls, benign: np.ndarray) -> Scale:
+        """That of benign scores, (n,)."""
+        middle, high = np.quantile(benign, [0.5, 0.99])
+        return cls(float(middle), float(max(high - middle, 1e-6)))
+
+    def __call__(self, score: np.ndarray) -> np.ndarray:
+        """Scores in units."""
+        return (score - self.middle) / self.unit
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """The joint decision on one target.
+
+    Attributes:
+        text: the scale of the log-odds of the text detector's scores.
+        features: the scale of the features' margins.
+        limit: a request whose score lies above it is about the target.
+    """
+
+    text: Scale
+    features: Scale
+    limit: float
+
+    def scores(self, text: Sequence[float] | np.ndarray, margins: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The joint scores of n prompts: float64 (n,).
+
+        Args:
+            text: (n,), the text detector's scores in [0, 1]; 0 where it saw nothing to compare.
+            margins: (n,), by how much the features' means exceed their limits.
+        """
+        chance = np.clip(np.asarray(text, dtype=np.float64), _SURE, 1 - _SURE)
+        seen = np.clip(self.features(np.asarray(margins, dtype=np.float64)), -_MOST, _MOST)
+        return self.text(np.log(chance / (1 - chance))) + WEIGHT * seen
+
+    def flagged(self, text: float, margin: float) -> bool:
+        """Whether one prompt is about the target."""
+        return bool(self.scores([text], [margin])[0] > self.limit)
+
+    @classmethod
+    def fit(
+        cls, scaling: tuple[np.ndarray, np.ndarray], calibrating: tuple[np.ndarray, np.ndarray], rate: float
+    ) -> Joint | None:
+        """Fit on benign prompts, given as text scores and margins; None where they are too few for the rate.
+
+        Args:
+            scaling: of prompts that the scales are taken from.
+            calibrating: of others; a further one like them is flagged with probability ``rate`` at most
+                (:mod:`sae_features.conformal`).
+            rate: in (0, 1).
+        """
+        if not enough(len(calibrating[0]), rate):
+            return None
+        chance = np.clip(scaling[0], _SURE, 1 - _SURE)
+        joint = cls(Scale.of(np.log(chance / (1 - chance))), Scale.of(scaling[1]), 0.0)
+        return cls(joint.text, joint.features, quantile(joint.scores(*calibrating).tolist(), rate))
+
+    def numbers(self) -> list[float]:
+        """All of it, for :meth:`of`."""
+        return [self.text.middle, self.text.unit, self.features.middle, self.features.unit, self.limit]
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Joint:
+        """Read what :meth:`numbers` gave."""
+        text_middle, text_unit, middle, unit, limit = numbers
+        return cls(Scale(text_middle, text_unit), Scale(middle, unit), limit)

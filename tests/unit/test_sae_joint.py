@@ -1,0 +1,45 @@
+"""The joint score of text and features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sae_features.joint import Joint
+
+_RNG = np.random.default_rng(0)
+
+
+def _benign(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return _RNG.beta(1, 200, count), _RNG.normal(-1.0, 0.3, count)
+
+
+@pytest.fixture(scope="module")
+def joint() -> Joint:
+    fitted = Joint.fit(_benign(600), _benign(600), 0.0025)
+    assert fitted is not None
+    return fitted
+
+
+def test_more_of_either_is_more_of_both(joint: Joint) -> None:
+    text, margins = np.linspace(0, 1, 20), np.linspace(-2, 2, 20)
+    assert (np.diff(joint.scores(text, np.zeros(20))) >= 0).all()
+    assert (np.diff(joint.scores(np.full(20, 0.1), margins)) >= 0).all()
+
+
+def test_benign_prompts_are_hardly_ever_flagged(joint: Joint) -> None:
+    assert np.mean([joint.flagged(*one) for one in zip(*_benign(4000), strict=True)]) < 0.01
+
+
+def test_features_decide_where_the_text_is_in_doubt(joint: Joint) -> None:
+    between = [score for score in np.linspace(0, 1, 400) if joint.flagged(score, 2.0) != joint.flagged(score, -3.0)]
+    assert between and all(joint.flagged(score, 2.0) for score in between)
+    assert joint.flagged(1.0, -3.0) and not joint.flagged(0.0, 2.0)
+
+
+def test_too_few_prompts_give_no_limit() -> None:
+    assert Joint.fit(_benign(600), _benign(300), 0.0025) is None
+
+
+def test_it_is_read_as_it_was_written(joint: Joint) -> None:
+    assert Joint.of(joint.numbers()) == joint
