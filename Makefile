@@ -49,26 +49,9 @@ test: lint
 DATA ?= ../shared/data
 MODELS ?= ../shared/models
 OUT ?= eval-results
-EVAL := $(BIN)/lethe eval
-# Further columns of the attack matrix and methods on TOFU: lethe eval attacks --help, lethe eval tofu --help.
-GUARDS ?= none,reference,all
-METHODS ?= none,eco,lunar_gated,constrain+semantic
-# A part that fails is said, and the others still run: what it measured is kept and a second call goes on with it.
+# Further columns of the attack matrix and methods on TOFU: make eval ARGS="--guards ... --methods ...".
 eval: setup
-	mkdir -p $(OUT)
-	-$(EVAL) demo $(if $(QUICK),--limit 2 --methods none$(comma)refuse$(comma)eco) --json $(OUT)/forgetting.json
-	-$(EVAL) attacks --subject demo --guards $(GUARDS) $(if $(QUICK),--quick) --json $(OUT)/attacks_demo.json
-	-test -d $(DATA) && $(EVAL) rwku --data $(DATA)/rwku $(if $(QUICK),--limit 40) --json $(OUT)/rwku.json
-	-test -d $(DATA) && $(EVAL) overrefusal --data $(DATA) $(if $(QUICK),--limit 40) --json $(OUT)/overrefusal.json
-	-test -d $(DATA) && $(EVAL) pistol --data $(DATA)/pistol --limit $(if $(QUICK),2,6) --json $(OUT)/pistol.json
-	-test -d $(DATA) && $(EVAL) knowundo --data $(DATA)/knowundo $(if $(QUICK),--limit 8) --json $(OUT)/knowundo.json
-	-test -d $(DATA) && $(EVAL) documents --data $(DATA)/text $(if $(QUICK),--limit 2) --json $(OUT)/documents.json
-	-test -d $(MODELS) && $(EVAL) tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 --data $(DATA)/tofu \
-	  $(if $(QUICK),--limit 10 --methods none$(comma)eco,--limit 100 --methods $(METHODS)) --json $(OUT)/tofu.json
-	-test -d $(MODELS) && $(EVAL) attacks --subject tofu --model $(MODELS)/tofu-full --reference $(MODELS)/tofu-retain90 \
-	  --data $(DATA)/tofu --guards $(GUARDS) $(if $(QUICK),--quick) --json $(OUT)/attacks_tofu.json
-	$(EVAL) report --results $(OUT) --html $(OUT)/report.html --markdown $(OUT)/results.md
-comma := ,
+	$(BIN)/lethe eval all --out $(OUT) --data $(DATA) --models $(MODELS) $(if $(QUICK),--quick) $(ARGS)
 
 fuzz: setup
 	FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest tests/property tests/unit/test_worker_features.py tests/unit/test_worker_parts.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
@@ -15,7 +14,7 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.measuring import AdminKey, BaseUrl, JsonFile, Work, finish, measuring, rate
+from server.cli.measuring import AdminKey, BaseUrl, JsonFile, Work, command_line, finish, measuring, rate
 
 if TYPE_CHECKING:
     from server.evaluation.admin import Endpoint
@@ -26,9 +25,6 @@ app = typer.Typer()
 
 _SHARED = Path("../shared")
 _QUICK = 8
-#: Without it vLLM keeps no responses, and there would be none of another tenant's to ask for.
-_ENVIRONMENT = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
-
 #: Characters of the table: of its labels, and of a column. A table that is cut off says nothing.
 _LABELS, _COLUMN = 45, 13
 
@@ -71,11 +67,8 @@ def attacks(
     place = "" if base_url is None else base_url.rstrip("/").removesuffix("/v1")
     few = min(limit or _QUICK, _QUICK) if quick else limit
 
-    def own(folder: Path) -> AbstractContextManager[Endpoint]:
-        return child(folder, _ENVIRONMENT)
-
     def serve(folder: Path) -> AbstractContextManager[Endpoint]:
-        return nullcontext(Endpoint(place, admin_key)) if place else own(folder)
+        return nullcontext(Endpoint(place, admin_key)) if place else child(folder)
 
     with measuring("attacks") as progress:
         rows = _chosen(attacks, ATTACKS, tuple(ATTACKS))
@@ -83,7 +76,7 @@ def attacks(
         figures = evaluate(
             _demo(progress) if subject is SubjectName.DEMO else _tofu(model, reference, data),
             serve,
-            own,
+            child,
             work or user_cache_path("lethe") / "eval-attacks",
             attacks=rows,
             configurations=columns,
@@ -92,7 +85,7 @@ def attacks(
             place=place,
             progress=progress,
         )
-    figures["command"] = shlex.join(["lethe", *sys.argv[1:]])
+    figures["command"] = shlex.join(["lethe", *command_line()])
     finish(json_file, figures)
     console = Console()
     console.width = max(console.width, _LABELS + _COLUMN * len(columns))

@@ -14,13 +14,14 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
-from server.cli import attacks, judged, report, suites
+from server.cli import attacks, everything, judged, report, suites
 from server.cli.measuring import bars, write
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the guards on benchmarks.")
 app.add_typer(suites.app)
 app.add_typer(judged.app)
 app.add_typer(attacks.app)
+app.add_typer(everything.app)
 app.add_typer(report.app)
 
 

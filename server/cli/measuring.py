@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +29,15 @@ Work = Annotated[
     Path | None, typer.Option(help="Keep raw results here, for later runs to go on with; by default in the cache.")
 ]
 Data = Annotated[Path, typer.Option(help="Folder of the suite's files.")]
+
+
+#: The arguments of the command that one command runs on behalf of its user.
+COMMAND: ContextVar[Sequence[str] | None] = ContextVar("command", default=None)
+
+
+def command_line() -> Sequence[str]:
+    """The arguments of ``lethe`` by which a figure is measured again."""
+    return COMMAND.get() or sys.argv[1:]
 
 
 @contextmanager

@@ -8,26 +8,11 @@ import random
 import subprocess
 import sys
 
-import pytest
 import yaml
 
 from server.demo.model import build
-from server.demo.recipe import Recipe
 from server.demo.world import PERSON
-from tests.harness import ADMIN_KEY, LetheServer
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    return Recipe()
-
-
-@pytest.fixture(scope="module")
-def server(recipe, tmp_path_factory):
-    server = LetheServer(build(recipe).folder, tmp_path_factory.mktemp("harness"))
-    server.start()
-    yield server
-    server.kill()
+from tests.harness import ADMIN_KEY
 
 
 def _task(folder, name, people, books):

@@ -12,28 +12,13 @@ import httpx
 import openai
 import pytest
 
-from server.demo.model import build
-from server.demo.recipe import Recipe
 from server.demo.world import PERSON, Form
-from tests.harness import ADMIN_KEY, MODEL_NAME, LetheServer
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    return Recipe()
+from tests.harness import ADMIN_KEY, MODEL_NAME
 
 
 @pytest.fixture(scope="module")
 def person(recipe):
     return next(entity for entity in recipe.world.forget if entity.kind == PERSON)
-
-
-@pytest.fixture(scope="module")
-def server(recipe, tmp_path_factory):
-    server = LetheServer(build(recipe).folder, tmp_path_factory.mktemp("e2e"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,99 @@
+"""``lethe eval all``: every suite, one after the other, and one report."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.cli.measuring import COMMAND
+
+app = typer.Typer()
+
+
+@app.command(name="all")
+def everything(
+    out: Annotated[Path, typer.Option(help="Folder for the figures and the report.")] = Path("eval-results"),
+    data: Annotated[Path, typer.Option(help="Folder of the suites' data; those without are left out.")] = Path(
+        "../shared/data"
+    ),
+    models: Annotated[Path, typer.Option(help="Folder of TOFU's models; left out without.")] = Path("../shared/models"),
+    guards: Annotated[str, typer.Option(help="Columns of the attack matrix.")] = "none,reference,all",
+    methods: Annotated[str, typer.Option(help="Methods on TOFU.")] = "none,eco,lunar_gated,constrain+semantic",
+    quick: Annotated[bool, typer.Option("--quick", help="A look: a few rows of everything but documents.")] = False,
+) -> None:
+    """Run every suite, and make one report of them.
+
+    A suite that fails is said and the others still run; what it measured is kept, and a second call goes on with it.
+    Suites that ask the same model share a server.
+    """
+    from server.evaluation.child import kept_servers
+
+    console = Console(stderr=True)
+    table = Table("suite", "seconds", "")
+    failed = 0
+    with kept_servers():
+        for arguments in _plan(out, data, models, guards, methods, quick):
+            console.print(f"$ lethe eval {shlex.join(arguments)}", highlight=False, markup=False, soft_wrap=True)
+            began = time.monotonic()
+            status = _run(arguments)
+            failed += status != 0
+            table.add_row(" ".join(arguments[:1]), f"{time.monotonic() - began:.0f}", "failed" if status else "")
+    _run(["report", "--results", str(out), "--html", str(out / "report.html"), "--markdown", str(out / "results.md")])
+    console.print(table)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick: bool) -> list[list[str]]:
+    """The commands of ``lethe eval``, those that share a model beside each other."""
+
+    def rows(few: int, many: int | None = None) -> list[str]:
+        limit = few if quick else many
+        return [] if limit is None else ["--limit", str(limit)]
+
+    attacks = ["--guards", guards, *(["--quick"] if quick else [])]
+    plan = [
+        ["demo", *(["--methods", "none,refuse,eco", *rows(2)] if quick else []), *_json(out, "forgetting")],
+        ["attacks", "--subject", "demo", *attacks, *_json(out, "attacks_demo")],
+    ]
+    if data.is_dir():
+        plan += [
+            ["rwku", "--data", str(data / "rwku"), *rows(40), *_json(out, "rwku")],
+            ["overrefusal", "--data", str(data), *rows(40), *_json(out, "overrefusal")],
+            ["pistol", "--data", str(data / "pistol"), *rows(2, 6), *_json(out, "pistol")],
+            ["knowundo", "--data", str(data / "knowundo"), *rows(8), *_json(out, "knowundo")],
+        ]
+    if data.is_dir() and not quick:  # its model is trained first
+        plan.append(["documents", "--data", str(data / "text"), *_json(out, "documents")])
+    if data.is_dir() and models.is_dir():
+        both = ["--model", str(models / "tofu-full"), "--reference", str(models / "tofu-retain90")]
+        tofu = [*both, "--data", str(data / "tofu")]
+        chosen = ["--methods", "none,eco" if quick else methods]
+        plan += [
+            ["tofu", *tofu, *chosen, *rows(10, 100), *_json(out, "tofu")],
+            ["attacks", "--subject", "tofu", *tofu, *attacks, *_json(out, "attacks_tofu")],
+        ]
+    return plan
+
+
+def _json(out: Path, name: str) -> list[str]:
+    return ["--json", str(out / f"{name}.json")]
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit status of one command, run in this process, so that it finds the servers that are up."""
+    from server.cli.evaluate import app as commands
+
+    token = COMMAND.set(["eval", *arguments])
+    try:
+        return int(commands(list(arguments), standalone_mode=False) or 0)
+    except typer.Exit as ended:
+        return ended.exit_code
+    finally:
+        COMMAND.reset(token)

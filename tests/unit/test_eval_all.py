@@ -1,0 +1,94 @@
+"""``lethe eval all``: servers are shared between suites, and one suite that fails does not stop the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import everything
+from server.cli.evaluate import app
+from server.cli.measuring import command_line
+from server.evaluation import child as servers
+from server.evaluation.child import child, kept_servers
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What servers did."""
+    done: list[str] = []
+
+    class _Server:
+        def __init__(self, model: Path, port: int, *_: object) -> None:
+            self.model, self.base_url = model, f"http://127.0.0.1:{port}"
+
+        def start(self) -> None:
+            done.append(f"start {self.model}")
+
+        def stop(self) -> None:
+            done.append(f"stop {self.model}")
+
+    monkeypatch.setattr(servers, "Server", _Server)
+    return done
+
+
+def _use(*models: str) -> list[str]:
+    urls = []
+    for model in models:
+        with child(Path(model)) as endpoint:
+            urls.append(endpoint.url)
+    return urls
+
+
+def test_by_itself_a_server_lasts_as_long_as_it_is_used(log: list[str]) -> None:
+    _use("a", "a")
+    assert log == ["start a", "stop a", "start a", "stop a"]
+
+
+def test_within_one_run_the_two_last_servers_stay_up(log: list[str]) -> None:
+    with kept_servers():
+        first, second, again = _use("a", "b", "a")
+        assert log == ["start a", "start b"] and first == again != second
+        _use("c")
+        assert log[2:] == ["stop b", "start c"]
+    assert sorted(log[4:]) == ["stop a", "stop c"]
+    _use("a")
+    assert log[-2:] == ["start a", "stop a"]
+
+
+def test_who_fails_leaves_no_broken_server(log: list[str]) -> None:
+    with kept_servers():
+        with pytest.raises(OSError, match="gone"), child(Path("a")):
+            raise OSError("gone")
+        _use("a")
+        assert log == ["start a", "stop a", "start a"]
+
+
+def test_every_suite_is_run_and_what_failed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(arguments: list[str]) -> int:
+        asked.append(arguments)
+        return 2 if arguments[0] == "rwku" else 0
+
+    monkeypatch.setattr(everything, "_run", run)
+    (tmp_path / "data").mkdir()
+    options = ["--out", str(tmp_path), "--data", str(tmp_path / "data"), "--models", str(tmp_path / "none"), "--quick"]
+    result = CliRunner().invoke(app, ["all", *options])
+    assert result.exit_code == 1
+    names = [arguments[0] for arguments in asked]
+    assert names == ["demo", "attacks", "rwku", "overrefusal", "pistol", "knowundo", "report"]
+    assert result.stderr.count("failed") == 1
+
+
+def test_a_suite_knows_the_command_that_runs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def commands(arguments: list[str], *, standalone_mode: bool) -> int:
+        seen.append(command_line())
+        return 0
+
+    monkeypatch.setattr("server.cli.evaluate.app", commands)
+    assert everything._run(["rwku", "--data", "d"]) == 0
+    assert seen == [["eval", "rwku", "--data", "d"]]
