@@ -110,14 +110,17 @@ def asked(recipe: Recipe, targets: Sequence[Entity], condition: str) -> list[Ask
     return found
 
 
-async def seen_by_text(detector: TextDetector, view: View, keys: Sequence[str], texts: Sequence[str]) -> np.ndarray:
-    """Scores (texts, targets); 0 where the detector saw nothing to compare."""
-    scores = np.zeros((len(texts), len(keys)))
+async def seen_by_text(
+    detector: TextDetector, view: View, keys: Sequence[str], texts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, 0 where the detector saw nothing to compare, and the thresholds of those: (texts, targets) each."""
+    scores, thresholds = np.zeros((len(texts), len(keys))), np.ones((len(texts), len(keys)))
     for row, text in enumerate(texts):
-        scan = await detector.scan([text], view, thresholds=dict.fromkeys(keys, 0.0))
+        scan = await detector.scan([text], view, scored=frozenset(keys))
         for hit in scan.hits:
             scores[row, keys.index(hit.key)] = hit.score
-    return scores
+            thresholds[row, keys.index(hit.key)] = hit.threshold
+    return scores, thresholds
 
 
 async def seen_by_features(
@@ -219,10 +222,13 @@ async def _measured(
         prompts = asked(recipe, people, condition)
         texts = [one.text for one in prompts]
         entity = np.array([one.entity or "" for one in prompts])
-        text = await seen_by_text(detector, view, keys, texts)
+        text, thresholds = await seen_by_text(detector, view, keys, texts)
+        by_text = text >= thresholds
         margin, flagged = await seen_by_features(engine, probe, names, texts)
         together = np.stack([one.scores(text[:, at], margin[:, at]) for at, one in enumerate(joint) if one], axis=1)
-        jointly = together > np.array([one.limit for one in joint if one])
+        bars = [thresholds[:, at].min() for at in range(len(targets))]  # one for each target
+        beyond = [one.beyond(text[:, at], margin[:, at], bars[at]) for at, one in enumerate(joint) if one]
+        jointly = (np.stack(beyond, axis=1) > 0) & (text > 0)
         benign = np.flatnonzero(~np.isin(entity, [one.name for one in people]))
         rows: dict[str, list[tuple[float, float]]] = {"text": [], "sae": [], "both": []}
         for at, person in enumerate(people):
@@ -234,7 +240,7 @@ async def _measured(
         mine = np.array([[person.name == one for person in people] for one in entity])
         served[condition] = {
             f"{name}_{what}": round(float(of[where].mean()), 4)
-            for name, of in (("sae", flagged), ("both", jointly))
+            for name, of in (("text", by_text), ("sae", flagged), ("both", by_text | jointly))
             for what, where in (("flagged", mine), ("false_alarms_per_target", benign))
         }
         print(condition, "auroc", auroc[condition], "recall", recall[condition], served[condition], flush=True)

@@ -86,6 +86,7 @@ class Watch:
             ticket=self.ticket,
             skills=skills,
             opening=opening(request.view, len(request.token_ids)) if skills else 0,
+            once=tuple(self.joint),  # nobody judges the text of an answer together with its features
         )
         return replace(request, controls=request.controls | Controls(features=features))
 
@@ -194,10 +195,10 @@ class FeatureGuard:
         for name, one in told.items():
             target, joint = watch.targets[name], watch.joint.get(name) if textual else None
             text = said.get(target.key)
-            if joint is None:
-                finding = _finding(target, one) if one.flagged else None
+            if joint is not None:
+                finding = None if text is None else _joined(text, one, joint)
             else:
-                finding = _joined(target, one, joint, 0.0 if text is None else text.score)
+                finding = _finding(target, one) if one.flagged else None
             if finding is not None:
                 found[name] = finding
         about = found.keys() | {
@@ -280,20 +281,18 @@ def _unavailable(verdict: Verdict) -> Verdict:
     return replace(verdict, unavailable=tuple(sorted({*verdict.unavailable, GuardName.FEATURES})))
 
 
-def _joined(target: ForgetTarget, told: Told, joint: Joint, text: float) -> Finding | None:
+def _joined(text: Finding, told: Told, joint: Joint) -> Finding | None:
     """The finding of text and features together; None where the request is not about the target."""
     margin = told.mean - told.limit
-    beyond = float(joint.scores([text], [margin])[0]) - joint.limit
+    beyond = float(joint.beyond([text.score], [margin], text.threshold)[0])
     if beyond <= 0:
         return None
-    return Finding(
-        target_id=target.id,
-        revision=target.revision,
+    return replace(
+        text,
         guard=GuardName.FEATURES,
         score=1 / (1 + math.exp(-beyond)),
         threshold=0.5,
-        window="",
-        evidence=f"text ({text:.3g}) and features of the residual stream ({margin:+.3g}) together",
+        evidence=f"{text.evidence}; text {text.score:.3g}, features of the residual stream {margin:+.3g}",
     )
 
 

@@ -65,9 +65,20 @@ class Joint:
         seen = np.clip(self.features(np.asarray(margins, dtype=np.float64)), -_MOST, _MOST)
         return self.text(np.log(chance / (1 - chance))) + WEIGHT * seen
 
-    def flagged(self, text: float, margin: float) -> bool:
-        """Whether one prompt is about the target."""
-        return bool(self.scores([text], [margin])[0] > self.limit)
+    def beyond(
+        self, text: Sequence[float] | np.ndarray, margins: Sequence[float] | np.ndarray, threshold: float
+    ) -> np.ndarray:
+        """By how much the joint scores of n prompts exceed what flags them: float64 (n,).
+
+        That is the limit, or the score of a text at its own threshold whose features are those of any benign prompt: as
+        long as the features say nothing, the text decides as it would by itself.
+
+        Args:
+            text: (n,), see :meth:`scores`.
+            margins: (n,), likewise.
+            threshold: from which on the text detector flags by itself.
+        """
+        return self.scores(text, margins) - max(self.limit, float(self.scores([threshold], [self.features.middle])[0]))
 
     @classmethod
     def fit(

@@ -89,6 +89,7 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
         watch: names of loaded feature sets whose rule is asked.
         clamp: of such as are also clamped, from the pass on in which their rule says yes.
         always: of such as are clamped wherever they fire, whatever the rule says.
+        once: of such as are watched or clamped, those whose rule is asked at the end of the prompt and not afterwards.
         ticket: by which the verdict is fetched; unique among requests.
         skills: names of loaded skills whose keys are judged.
         opening: the position of the prompt's token whose key is judged: the one that the answer follows.
@@ -100,6 +101,7 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
     ticket: str = ""
     skills: tuple[str, ...] = ()
     opening: int = 0
+    once: tuple[str, ...] = ()
 
     def __or__(self, other: Features) -> Features:
         """Both."""
@@ -110,6 +112,7 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
             ticket=other.ticket or self.ticket,
             skills=tuple(dict.fromkeys((*self.skills, *other.skills))),
             opening=other.opening if other.skills else self.opening,
+            once=tuple(dict.fromkeys((*self.once, *other.once))),
         )
 
     @property

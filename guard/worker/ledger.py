@@ -59,6 +59,8 @@ class Watched:
     def limit(self, name: str) -> float:
         """What the sum of the counted tokens must exceed; infinite as long as the rule is not to be asked."""
         asked = self.ready and self.counted and name in (*self.features.watch, *self.features.clamp)
+        if self.position > self.prompt and name in self.features.once:
+            asked = False
         return self.sets[name].thresholds.at(self.counted) * self.counted if asked else float("inf")
 
 

@@ -28,13 +28,23 @@ def test_more_of_either_is_more_of_both(joint: Joint) -> None:
 
 
 def test_benign_prompts_are_hardly_ever_flagged(joint: Joint) -> None:
-    assert np.mean([joint.flagged(*one) for one in zip(*_benign(4000), strict=True)]) < 0.01
+    assert np.mean(joint.beyond(*_benign(4000), 0.0) > 0) < 0.01
 
 
-def test_features_decide_where_the_text_is_in_doubt(joint: Joint) -> None:
-    between = [score for score in np.linspace(0, 1, 400) if joint.flagged(score, 2.0) != joint.flagged(score, -3.0)]
-    assert between and all(joint.flagged(score, 2.0) for score in between)
-    assert joint.flagged(1.0, -3.0) and not joint.flagged(0.0, 2.0)
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.9])
+def test_features_decide_where_the_text_is_in_doubt(joint: Joint, threshold: float) -> None:
+    def flagged(margin: float) -> np.ndarray:
+        return joint.beyond(np.linspace(0, 1, 400), np.full(400, margin), threshold) > 0
+
+    assert (flagged(2.0) & ~flagged(joint.features.middle)).any()
+    assert not (flagged(joint.features.middle) & ~flagged(2.0)).any()
+    assert flagged(-3.0)[-1] and not flagged(2.0)[0]
+
+
+def test_features_that_say_nothing_leave_the_decision_to_the_text(joint: Joint) -> None:
+    scores = np.linspace(0.01, 0.99, 99)
+    flagged = joint.beyond(scores, np.full(99, joint.features.middle), 0.755) > 0
+    assert (flagged == (scores > 0.755)).all()
 
 
 def test_too_few_prompts_give_no_limit() -> None:

@@ -90,6 +90,22 @@ def test_the_mean_does_not_depend_on_chunks_nor_on_starting_again(
     assert (told["one"].flagged, told["one"].since) == (False, -1)
 
 
+@pytest.mark.parametrize("once", [(), ("one",)])
+def test_a_rule_that_is_asked_once_is_asked_at_the_end_of_the_prompt(once: tuple[str, ...]) -> None:
+    limits = Thresholds((5,), (1e9, -1e9), 0.01)  # says no at the end of the prompt and yes at the answer's first token
+    taps = _taps(one=_set(5, 6, 7, thresholds=limits))
+    controls = Controls(features=Features(clamp=("one",), once=once, ticket="r"))
+    x = residual(6)
+    _step(taps, x[:5], Stretch("r", controls, 0, 0, 5), prompt=5)
+    _step(taps, x[5:], Stretch("r", controls, 0, 5, 1), prompt=5)
+    (told,) = taps.ledger.take(["r"])
+    assert told is not None and told["one"].flagged is not bool(once)
+    taps = _taps(one=_set(5, 6, 7))
+    _step(taps, x[:5], Stretch("r", controls, 0, 0, 5), prompt=5)
+    (told,) = taps.ledger.take(["r"])
+    assert told is not None and told["one"].flagged
+
+
 def test_only_flagged_requests_that_are_to_be_clamped_are_and_only_from_that_pass_on() -> None:
     one, other = _set(5, 6, 7), _set(6, 9, 11, thresholds=NEVER)
     taps = _taps(one=one, other=other)
