@@ -113,10 +113,11 @@ def sae_detection(figures: Figures) -> list[Table]:
     recall, area = figures["recall_at_1pct"], figures["auroc"]
     seen = [(form, *(f"{of[kind]:.2f} ({area[form][kind]:.2f})" for kind in of)) for form, of in recall.items()]
     served = [(form, *of.values()) for form, of in figures["as_served"].items()]
-    clamp = [(name.replace("_", ", "), value) for name, value in figures["clamp"].items()]
+    decided = [name.replace("_", " ") for name in next(iter(figures["as_served"].values()))]
+    clamp = [(name.replace("_", ", ", 1).replace("_", " "), value) for name, value in figures["clamp"].items()]
     return [
         table(("prompts", *next(iter(recall.values()))), seen, "Recall at 1 % false alarms (AUROC)"),
-        table(("prompts", "flagged", "false alarms a target"), served, "Features as served"),
+        table(("prompts", *decided), served, "Text, features and both, each at its own limit; both is what is served"),
         table(("clamped answers", "recall"), clamp, "Clamping alone"),
     ]
 
