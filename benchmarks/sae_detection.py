@@ -6,8 +6,9 @@
 The model is the demo model, the targets are people of its forget split, described as the demo describes them. Every
 prompt goes through the engine with all targets watched, as a tenant's would. Figures are means over the targets: each
 target's prompts in a condition against prompts of the same forms about others and everyday prompts. "Both" is the joint
-score that is served, fitted with the target and on none of these prompts; ``as_served`` is what its limit and that of
-the features alone flag. Clamping is measured behind the door, once with the text's detectors on and once without; no
+score that is served, fitted with the target and on none of these prompts; the weight of the features in it was chosen
+on them, though, and so was the rule that at their median the text decides. ``as_served`` is what is flagged at the
+limits of each. Clamping is measured behind the door, once with the text's detectors on and once without; no
 guard of the output is on.
 """
 
@@ -33,7 +34,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from classifiers.detector import TextDetector, View
 from guard.caller import CALLER, Caller
-from guard.compile.features import FeaturesFit
+from guard.compile.features import ORDINARY, FeaturesFit
 from guard.compile.grounds import render, survey
 from guard.compile.questions import ordinary
 from guard.detection import profile_of
@@ -104,7 +105,7 @@ def asked(recipe: Recipe, targets: Sequence[Entity], condition: str) -> list[Ask
     chosen = [p for name in sorted(names) for p in [q for q in fitting if q.entity == name][:_OWN]]
     chosen += [p for p in fitting if p.entity in retained][:_OTHERS]
     found = [Asked(p.messages[0].content, p.entity) for p in chosen]
-    found += [Asked(text, None) for text in rng.sample(ordinary(2000), _EVERYDAY)]
+    found += [Asked(text, None) for text in rng.sample(ordinary(2000)[ORDINARY:], _EVERYDAY)]
     if condition == "obfuscated":
         found = [Asked(_DISGUISES[i % len(_DISGUISES)](one.text, rng), one.entity) for i, one in enumerate(found)]
     return found
@@ -213,7 +214,9 @@ async def _measured(
         await kept.put(target, artifact)
         features.append(TargetFeatures.of(artifact.tensors))
     names = [await probe.load_features(one) for one in features]
-    joint = [one.joint for one in features]
+    joint = [one.joint for one in features if one.joint is not None]
+    if len(joint) < len(features):
+        raise RuntimeError("there were too few benign prompts for a joint decision")
 
     auroc: dict[str, dict[str, float]] = {}
     recall: dict[str, dict[str, float]] = {}
@@ -225,10 +228,10 @@ async def _measured(
         text, thresholds = await seen_by_text(detector, view, keys, texts)
         by_text = text >= thresholds
         margin, flagged = await seen_by_features(engine, probe, names, texts)
-        together = np.stack([one.scores(text[:, at], margin[:, at]) for at, one in enumerate(joint) if one], axis=1)
+        together = np.stack([one.scores(text[:, at], margin[:, at]) for at, one in enumerate(joint)], axis=1)
         bars = [thresholds[:, at].min() for at in range(len(targets))]  # one for each target
-        beyond = [one.beyond(text[:, at], margin[:, at], bars[at]) for at, one in enumerate(joint) if one]
-        jointly = (np.stack(beyond, axis=1) > 0) & (text > 0)
+        beyond = [one.beyond(text[:, at], margin[:, at], bars[at]) for at, one in enumerate(joint)]
+        jointly = np.stack(beyond, axis=1) > 0
         benign = np.flatnonzero(~np.isin(entity, [one.name for one in people]))
         rows: dict[str, list[tuple[float, float]]] = {"text": [], "sae": [], "both": []}
         for at, person in enumerate(people):

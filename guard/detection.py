@@ -180,7 +180,7 @@ class Detection:
                     lexicon=use_lexicon,
                     semantic=semantic_toggle.enabled,
                     thresholds={**reach.thresholds, **hints},
-                    scored=scored,
+                    scored=scored if segments is texts else frozenset(),  # where texts meet, only names count
                     deadline=semantic_toggle.deadline_ms / 1000,
                 )
             except Exception:

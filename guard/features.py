@@ -75,6 +75,11 @@ class Watch:
         """Keys of the targets of which the text's score is needed, however low."""
         return frozenset(self.targets[name].key for name in self.joint)
 
+    def cleared(self) -> Watch:
+        """How a request is watched that turned out to be about none of the joint decisions' targets."""
+        targets = {name: target for name, target in self.targets.items() if name not in self.joint}
+        return Watch(secrets.token_hex(12), targets, self.clamped - self.joint.keys(), self.unfitted)
+
     def on(self, request: GuardedRequest) -> GuardedRequest:
         """``request``, watched."""
         if not self.targets:
@@ -196,7 +201,7 @@ class FeatureGuard:
             target, joint = watch.targets[name], watch.joint.get(name) if textual else None
             text = said.get(target.key)
             if joint is not None:
-                finding = None if text is None else _joined(text, one, joint)
+                finding = _joined(target, text, one, joint)
             else:
                 finding = _finding(target, one) if one.flagged else None
             if finding is not None:
@@ -281,18 +286,20 @@ def _unavailable(verdict: Verdict) -> Verdict:
     return replace(verdict, unavailable=tuple(sorted({*verdict.unavailable, GuardName.FEATURES})))
 
 
-def _joined(text: Finding, told: Told, joint: Joint) -> Finding | None:
+def _joined(target: ForgetTarget, text: Finding | None, told: Told, joint: Joint) -> Finding | None:
     """The finding of text and features together; None where the request is not about the target."""
-    margin = told.mean - told.limit
-    beyond = float(joint.beyond([text.score], [margin], text.threshold)[0])
+    margin, score = told.mean - told.limit, 0.0 if text is None else text.score
+    beyond = float(joint.beyond([score], [margin], 1.0 if text is None else text.threshold)[0])
     if beyond <= 0:
         return None
-    return replace(
-        text,
+    return Finding(
+        target_id=target.id,
+        revision=target.revision,
         guard=GuardName.FEATURES,
         score=1 / (1 + math.exp(-beyond)),
         threshold=0.5,
-        evidence=f"{text.evidence}; text {text.score:.3g}, features of the residual stream {margin:+.3g}",
+        window="" if text is None else text.window,
+        evidence=f"text ({score:.3g}) and features of the residual stream ({margin:+.3g}) together",
     )
 
 

@@ -20,4 +20,5 @@ CLAUSE_SECONDS = Histogram(
     "How long a clause of an output took to be compared with protected statements.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
+UNDONE = Counter("lethe:clamps_undone_total", "Requests served again because they were clamped for nothing.")
 ROLLBACKS = Counter("lethe:rollbacks_total", "Clauses taken back, by what followed.", ["outcome"])

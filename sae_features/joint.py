@@ -2,19 +2,20 @@
 
 The two are put on one scale: the log-odds of the text detector's score and the margin of the features' mean over its
 limit, each in units of the distance from the median of benign prompts to their 99th percentile. The text has the
-greater weight, since most prompts name what they are about; the features decide where it is in doubt.
+greater weight, since most prompts name what they are about; the features decide where it is in doubt, and alone only as
+far beyond all benign prompts as the furthest of those is from their median.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sae_features.conformal import enough, quantile
 
-#: The weight of the features. `benchmarks/sae_detection.py` compares scores of 0.1 to 1.
+#: The weight of the features, chosen on the prompts of `benchmarks/sae_detection.py`, where any from 0.1 to 1 served.
 WEIGHT = 0.3
 #: So many units of the features count at most, either way: a residual stream like none that was fitted on says nothing.
 _MOST = 2.0
@@ -48,11 +49,13 @@ class Joint:
         text: the scale of the log-odds of the text detector's scores.
         features: the scale of the features' margins.
         limit: a request whose score lies above it is about the target.
+        alone: a request whose features' margin lies above it is about the target whatever its text says.
     """
 
     text: Scale
     features: Scale
     limit: float
+    alone: float
 
     def scores(self, text: Sequence[float] | np.ndarray, margins: Sequence[float] | np.ndarray) -> np.ndarray:
         """The joint scores of n prompts: float64 (n,).
@@ -71,14 +74,17 @@ class Joint:
         """By how much the joint scores of n prompts exceed what flags them: float64 (n,).
 
         That is the limit, or the score of a text at its own threshold whose features are those of any benign prompt: as
-        long as the features say nothing, the text decides as it would by itself.
+        long as the features say nothing, the text decides as it would by itself. Features that are far beyond those of
+        any benign prompt decide alone: the text may be in a language that its encoder cannot read.
 
         Args:
             text: (n,), see :meth:`scores`.
             margins: (n,), likewise.
             threshold: from which on the text detector flags by itself.
         """
-        return self.scores(text, margins) - max(self.limit, float(self.scores([threshold], [self.features.middle])[0]))
+        together = self.scores(text, margins)
+        together -= max(self.limit, float(self.scores([threshold], [self.features.middle])[0]))
+        return np.maximum(together, (np.asarray(margins) - self.alone) / self.features.unit)
 
     @classmethod
     def fit(
@@ -95,15 +101,17 @@ class Joint:
         if not enough(len(calibrating[0]), rate):
             return None
         chance = np.clip(scaling[0], _SURE, 1 - _SURE)
-        joint = cls(Scale.of(np.log(chance / (1 - chance))), Scale.of(scaling[1]), 0.0)
-        return cls(joint.text, joint.features, quantile(joint.scores(*calibrating).tolist(), rate))
+        features = Scale.of(scaling[1])
+        most = float(max(scaling[1].max(), calibrating[1].max()))
+        joint = cls(Scale.of(np.log(chance / (1 - chance))), features, 0.0, 2 * most - features.middle)
+        return replace(joint, limit=quantile(joint.scores(*calibrating).tolist(), rate))
 
     def numbers(self) -> list[float]:
         """All of it, for :meth:`of`."""
-        return [self.text.middle, self.text.unit, self.features.middle, self.features.unit, self.limit]
+        return [self.text.middle, self.text.unit, self.features.middle, self.features.unit, self.limit, self.alone]
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Joint:
         """Read what :meth:`numbers` gave."""
-        text_middle, text_unit, middle, unit, limit = numbers
-        return cls(Scale(text_middle, text_unit), Scale(middle, unit), limit)
+        text_middle, text_unit, middle, unit, limit, alone = numbers
+        return cls(Scale(text_middle, text_unit), Scale(middle, unit), limit, alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ class Server:
             *(sys.executable, "-m", "server.cli", "serve", str(model)),
             *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME),
             *("--max-model-len", "2048"),
+            # There may be two: a model and its reference. On a CPU the space for the KV cache is set instead.
+            *(("--gpu-memory-utilization", "0.4") if shutil.which("nvidia-smi") else ()),
         ]
         self._environment = os.environ | {
             "LETHE_ADMIN_KEY": admin_key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +34,9 @@ class LetheServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
         self._command = [sys.executable, "-m", "server.cli", "serve", str(model), "--served-model-name", MODEL_NAME]
-        self._command += ["--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", "1024", *flags]
+        self._command += ["--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", "1024"]
+        # Some tests start a second server beside the session's.
+        self._command += [*(("--gpu-memory-utilization", "0.4") if shutil.which("nvidia-smi") else ()), *flags]
         self._env = {
             **os.environ,
             "LETHE_DATABASE_URL": f"sqlite:///{folder / 'lethe.db'}",

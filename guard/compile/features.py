@@ -36,7 +36,9 @@ from sae_features.target import TargetFeatures
 
 #: Of benign requests, for each bucket of lengths; see :func:`sae_features.rule.calibrate`.
 RATE = 0.0025
-_ORDINARY, _INVENTED, _TEMPLATES = 400, 60, 8
+#: Everyday prompts that are read, the first of :func:`guard.compile.questions.ordinary`.
+ORDINARY = 400
+_INVENTED, _TEMPLATES = 60, 8
 _TOKENS, _BATCH = 24, 64
 #: Features that are clamped, and that are weighed at most; those of which snippets are kept.
 _CLAMPED, _WEIGHED, _SHOWN = 20, 64, 8
@@ -128,7 +130,7 @@ class FeaturesFit:
     async def _prepare(self, grounds: Grounds) -> None:
         """Read what is not about any target: what the model knows, what nobody has, and everyday prompts."""
         asked = [
-            *questions.ordinary(_ORDINARY),
+            *questions.ordinary(ORDINARY),
             *questions.sampled_on(questions.invented_names(_INVENTED), _TEMPLATES),
         ]
         known = [(self._probe.tokenizer.decode(list(ids)), list(ids)) for ids in grounds.retain]

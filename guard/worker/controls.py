@@ -89,7 +89,8 @@ class Features(msgspec.Struct, frozen=True, omit_defaults=True):
         watch: names of loaded feature sets whose rule is asked.
         clamp: of such as are also clamped, from the pass on in which their rule says yes.
         always: of such as are clamped wherever they fire, whatever the rule says.
-        once: of such as are watched or clamped, those whose rule is asked at the end of the prompt and not afterwards.
+        once: of such as are watched or clamped, those whose rule is asked at the end of the prompt and not afterwards;
+            the tokens of the answer count for nothing.
         ticket: by which the verdict is fetched; unique among requests.
         skills: names of loaded skills whose keys are judged.
         opening: the position of the prompt's token whose key is judged: the one that the answer follows.

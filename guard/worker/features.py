@@ -6,6 +6,7 @@ it how many tokens each request has shown, so it knows the limits that the sums 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -56,11 +57,14 @@ class LiveFeatures:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One request in a step: its tokens from the position ``fresh`` on are counted, for the sets ``names``."""
+    """One request in a step: its tokens at the positions from ``fresh`` to before ``until`` are counted, for the sets
+    ``names``.
+    """
 
     stretch: Stretch
     watched: Watched
     fresh: int
+    until: float
     names: list[str]
 
 
@@ -118,7 +122,8 @@ class FeatureTaps:
             KeyError: a request names a set that is not loaded.
         """
         self.live = {}
-        parts: dict[tuple[int, str], list[_Part]] = {}  # by autoencoder: its features share a table
+        # By autoencoder, whose features share a table, and by whether answers are counted.
+        parts: dict[tuple[int, str, bool], list[_Part]] = {}
         everyone: list[tuple[Stretch, Watched]] = []
         for stretch in stretches:
             features = stretch.controls.features
@@ -133,12 +138,16 @@ class FeatureTaps:
                 watched = self.ledger.enter(stretch.request_id, features, sets, length, skills)
             everyone.append((stretch, watched))
             fresh = watched.offer(stretch)
-            mine: dict[tuple[int, str], list[str]] = {}
+            mine: dict[tuple[int, str, bool], list[str]] = {}
             for name, one in watched.sets.items():
-                mine.setdefault((one.features.layer, one.features.source), []).append(name)
+                once = name in features.once
+                if once and stretch.position >= watched.prompt and name not in (*features.clamp, *features.always):
+                    continue  # judged already, and nothing is clamped
+                mine.setdefault((one.features.layer, one.features.source, once), []).append(name)
             for key, own in mine.items():
-                parts.setdefault(key, []).append(_Part(stretch, watched, fresh, own))
-        for (layer, _), some in parts.items():
+                until = watched.prompt if key[-1] else math.inf
+                parts.setdefault(key, []).append(_Part(stretch, watched, fresh, until, own))
+        for (layer, *_), some in parts.items():
             live = self._live(some)
             if len(live.rows):
                 self.live.setdefault(layer, []).append(live)
@@ -183,7 +192,8 @@ class FeatureTaps:
             positions = np.arange(max(stretch.position, 1), stretch.position + stretch.count)
             rows.append(stretch.first_row + positions - stretch.position)
             owners.append(np.full(len(positions), number))
-            counted.append(np.where(positions >= part.fresh, number, len(parts)))
+            counts = (positions >= part.fresh) & (positions < part.until)
+            counted.append(np.where(counts, number, len(parts)))
             for name in part.names:
                 at = number, columns[name]
                 cells[at], limits[at] = watched.cells[name], watched.limit(name)

@@ -56,12 +56,18 @@ class Watched:
         """Whether the whole prompt has been read."""
         return self.position >= self.prompt
 
+    def counted_for(self, name: str) -> int:
+        """How many tokens the sum of a set is of: of one whose rule is asked once, none of the answer's."""
+        after = max(0, self.position - self.prompt) if name in self.features.once else 0
+        return self.counted - after
+
     def limit(self, name: str) -> float:
         """What the sum of the counted tokens must exceed; infinite as long as the rule is not to be asked."""
-        asked = self.ready and self.counted and name in (*self.features.watch, *self.features.clamp)
+        counted = self.counted_for(name)
+        asked = self.ready and counted > 0 and name in (*self.features.watch, *self.features.clamp)
         if self.position > self.prompt and name in self.features.once:
             asked = False
-        return self.sets[name].thresholds.at(self.counted) * self.counted if asked else float("inf")
+        return self.sets[name].thresholds.at(counted) * counted if asked else float("inf")
 
 
 @dataclass(slots=True)
@@ -147,8 +153,9 @@ class Ledger:
         told: dict[str, Told] = {}
         for one in found:
             for name in dict.fromkeys((*one.features.watch, *one.features.clamp)):
-                cell, limit = one.cells[name], one.sets[name].thresholds.at(one.counted)
-                mine = Told(sums[cell] / max(one.counted, 1), limit, since[cell] >= 0, since[cell])
+                cell, counted = one.cells[name], one.counted_for(name)
+                limit = one.sets[name].thresholds.at(counted)
+                mine = Told(sums[cell] / max(counted, 1), limit, since[cell] >= 0, since[cell])
                 told[name] = max(told.get(name, mine), mine, key=_further)
             for name, skill in one.skills.items():
                 cell = one.cells[name]

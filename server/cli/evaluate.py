@@ -108,6 +108,7 @@ def tofu(
         subject = Subject(model, lambda: nullcontext(Endpoint(url, admin_key)), place=url)
     with bars(console) as report:
         try:
+            other = None if against is None else json.loads(against.read_text(encoding="utf-8"))
             figures = evaluate(
                 subject,
                 Subject(reference, partial(child, reference)),
@@ -118,8 +119,8 @@ def tofu(
                 concurrency=concurrency,
                 progress=report,
             )
-            if against is not None:
-                figures["against"] = _against(figures, against)
+            if other is not None:
+                figures["against"] = _against(figures, other)
         except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
             console.print(f"lethe eval tofu: {error or type(error).__name__}", highlight=False, markup=False)
             raise typer.Exit(2) from None
@@ -133,11 +134,12 @@ def tofu(
         Console().print(f"{method}: differs most in {worst['figure']}, by {worst['by']:.2g}", highlight=False)
 
 
-def _against(figures: dict[str, Any], file: Path) -> dict[str, Any]:
-    """What differs most between these figures and those of a file."""
+def _against(figures: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What differs most between two runs. Raises ``ValueError`` if they did not measure the same."""
     from server.evaluation.tofu.report import differences
 
-    other = json.loads(file.read_text(encoding="utf-8"))
+    if figures["n"] != other["n"]:
+        raise ValueError("the other run is of other rows")
     found = differences(*({**of["methods"], "reference": of["reference"]} for of in (figures, other)))
     return {
         "concurrency": other["settings"].get("concurrency"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,8 @@ def everything(
             status = _run(arguments)
             failed += status != 0
             table.add_row(" ".join(arguments[:1]), f"{time.monotonic() - began:.0f}", "failed" if status else "")
-    _run(["report", "--results", str(out), "--html", str(out / "report.html"), "--markdown", str(out / "results.md")])
+    report = ["report", "--results", str(out), "--html", str(out / "report.html")]
+    failed += _run([*report, "--markdown", str(out / "results.md")]) != 0
     console.print(table)
     raise typer.Exit(1 if failed else 0)
 
@@ -95,5 +97,8 @@ def _run(arguments: Sequence[str]) -> int:
         return int(commands(list(arguments), standalone_mode=False) or 0)
     except typer.Exit as ended:
         return ended.exit_code
+    except Exception:  # whatever it is, the other suites are worth running
+        traceback.print_exc()
+        return 1
     finally:
         COMMAND.reset(token)

@@ -59,7 +59,7 @@ def test_guards_cost_what_is_forgotten_and_nothing_else(server, recipe, tmp_path
     found = json.loads((tmp_path / "figures.json").read_text())
     none, guarded = found["none"], found["guarded"]
     assert none["lethe_forgotten"]["acc"][0] == 1.0 and none["lethe_others"]["acc"][0] == 1.0
-    assert guarded["lethe_forgotten"]["acc"][0] == 0.0  # refused: all options are alike, and the first is wrong
+    assert guarded["lethe_forgotten"]["acc"][0] == 0.0  # refused: all options are alike, the first is wrong
     assert guarded["lethe_others"] == none["lethe_others"]
     assert found["n"]["lethe_others"] == len(others)
     assert "lethe_others" in done.stdout

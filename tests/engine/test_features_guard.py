@@ -18,6 +18,7 @@ from guard.compile.jobs import JobState
 from guard.types import GuardName, GuardToggle, Mode, TargetSpec, TargetToggle, TenantSpec
 from guard.worker.controls import RESERVED, Controls, Features
 from sae_features.autoencoder import SparseAutoencoder
+from sae_features.joint import Joint, Scale
 from sae_features.rule import Thresholds
 from sae_features.target import TargetFeatures
 from server.demo.world import PERSON, Form
@@ -156,6 +157,26 @@ async def test_a_clamp_in_the_same_pass_is_not_served_twice(guarded, ids, tenant
     tenant("yes", action="eco")
     await _ask(guarded, ids)
     assert len(runs) == 3
+
+
+@KINDS
+async def test_a_clamp_that_the_text_does_not_bear_out_is_undone(
+    guarded, engine, ids, tenant, targets, kind, monkeypatch
+):
+    """The features say yes, the text knows nothing of the target: the joint decision is no."""
+    target, _ = targets["yes"]
+    artifact = await guarded.means.artifacts.get(target, "features")
+    joint = Joint(Scale(-9.0, 4.0), Scale(0.0, 1e9), 1.0, 1e12)
+    both = replace(TargetFeatures.of(artifact.tensors), joint=joint)
+    await guarded.means.artifacts.put(target, replace(artifact, tensors=both.tensors()))
+    runs = []
+    monkeypatch.setattr(guarded, "_run", lambda request, run=guarded._run: runs.append(request) or run(request))
+    try:
+        tenant("yes", action="clamp")
+        assert _text(await _ask(guarded, ids, output_kind=kind)) == _text(await _ask(engine, ids))
+        assert [bool(run.controls.features and run.controls.features.clamp) for run in runs] == [True, False]
+    finally:
+        await guarded.means.artifacts.put(target, artifact)
 
 
 async def test_every_choice_is_judged(guarded, service, ids, tenant):

@@ -82,6 +82,16 @@ def test_every_suite_is_run_and_what_failed_is_said(tmp_path: Path, monkeypatch:
     assert result.stderr.count("failed") == 1
 
 
+def test_what_nobody_foresaw_is_a_failure_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def commands(arguments: list[str], *, standalone_mode: bool) -> int:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("server.cli.evaluate.app", commands)
+    assert everything._run(["rwku"]) == 1
+    monkeypatch.undo()
+    assert everything._run(["rwku", "--data", "nowhere"]) == 2
+
+
 def test_a_suite_knows_the_command_that_runs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

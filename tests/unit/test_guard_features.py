@@ -137,7 +137,7 @@ async def test_only_a_clamp_from_the_first_token_on_needs_no_second_serving(
     assert not sight.carries_out(decide(both, _policy("clamp"), strictness))
 
 
-JOINT = Joint(Scale(-6.0, 4.0), Scale(-1.0, 0.5), 1.6)
+JOINT = Joint(Scale(-6.0, 4.0), Scale(-1.0, 0.5), 1.6, 5.0)
 
 
 async def _judge_jointly(told: Told, verdict: Verdict, *, clamped: bool = False) -> Sight:
@@ -161,6 +161,18 @@ async def test_text_and_features_decide_together(score: float, told: Told, about
 async def test_what_the_text_says_for_sure_needs_no_features() -> None:
     sight = await _judge_jointly(NO, Verdict((_seen(1.0),)))
     assert decide(sight.verdict, _policy()).action == "refuse"
+
+
+@pytest.mark.parametrize("findings", [(), (_seen(0.0),)])
+async def test_features_far_beyond_all_benign_prompts_decide_alone(findings: tuple[Finding, ...]) -> None:
+    sight = await _judge_jointly(Told(7.0, 1.0, True, 0), Verdict(findings), clamped=True)
+    assert any(finding.flagged for finding in sight.verdict.findings) and not sight.spoilt
+
+
+async def test_a_request_that_is_served_again_is_still_watched_for_what_is_not_joined() -> None:
+    watch = Watch("t", {"a": TARGETS[0], "b": TARGETS[1]}, frozenset({"a", "b"}), joint={"a": JOINT})
+    again = watch.cleared()
+    assert set(again.targets) == again.clamped == {"b"} and not again.joint and again.ticket != watch.ticket
 
 
 async def test_features_decide_alone_where_the_text_could_not_be_judged() -> None:

@@ -38,7 +38,12 @@ def test_features_decide_where_the_text_is_in_doubt(joint: Joint, threshold: flo
 
     assert (flagged(2.0) & ~flagged(joint.features.middle)).any()
     assert not (flagged(joint.features.middle) & ~flagged(2.0)).any()
-    assert flagged(-3.0)[-1] and not flagged(2.0)[0]
+    assert flagged(-3.0)[-1] and not flagged(0.0)[0]
+
+
+def test_features_far_beyond_all_benign_prompts_decide_alone(joint: Joint) -> None:
+    assert joint.beyond([0.0], [joint.alone + 0.1], 0.3)[0] > 0 > joint.beyond([0.0], [joint.alone - 0.1], 0.3)[0]
+    assert joint.alone > _benign(4000)[1].max()
 
 
 def test_features_that_say_nothing_leave_the_decision_to_the_text(joint: Joint) -> None:

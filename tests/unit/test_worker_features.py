@@ -106,6 +106,22 @@ def test_a_rule_that_is_asked_once_is_asked_at_the_end_of_the_prompt(once: tuple
     assert told is not None and told["one"].flagged
 
 
+@pytest.mark.parametrize("clamp", [(), ("one",)])
+def test_what_is_asked_once_counts_no_token_of_the_answer(clamp: tuple[str, ...]) -> None:
+    """Whenever the verdict is fetched, it is the same."""
+    one, other = _set(5, 6, 7, thresholds=NEVER), _set(6, 9, 11, thresholds=NEVER)
+    taps = _taps(one=one, other=other)
+    controls = Controls(features=Features(watch=("one", "other"), clamp=clamp, once=("one",), ticket="r"))
+    x = residual(12)
+    _step(taps, x[:5], Stretch("r", controls, 0, 0, 5), prompt=5)
+    for at in range(5, 12):
+        _step(taps, x[at : at + 1], Stretch("r", controls, 0, at, 1), prompt=5)
+    (told,) = taps.ledger.take(["r"])
+    assert told is not None
+    assert told["one"].mean == pytest.approx(Tally().add(_says(one, x[:5]).numpy(), 0).mean, abs=1e-4)
+    assert told["other"].mean == pytest.approx(Tally().add(_says(other, x).numpy(), 0).mean, abs=1e-4)
+
+
 def test_only_flagged_requests_that_are_to_be_clamped_are_and_only_from_that_pass_on() -> None:
     one, other = _set(5, 6, 7), _set(6, 9, 11, thresholds=NEVER)
     taps = _taps(one=one, other=other)

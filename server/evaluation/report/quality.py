@@ -175,8 +175,7 @@ KINDS = (
         f"{_TOFU} --methods none --concurrency 4 --against benchmarks/results/tofu.json "
         "--json benchmarks/results/tofu_again.json",
         tofu,
-        "The harness against itself. Forget quality is compared by its decimal logarithm, the deviation score in "
-        "hundredths.",
+        "The harness against itself; the deviation score in hundredths.",
     ),
     Kind("attacks_*", "Attacks", "lethe eval attacks --json benchmarks/results/attacks_demo.json", attacks),
     Kind(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import uuid4
 
 from server.evaluation.admin import Admin
 from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
@@ -33,8 +34,10 @@ class Guarded:
         return Method({"action": self.action})
 
     def digest(self) -> str:
-        """Names what the results depend on beside the model."""
-        return method_key(self.targets, {**asdict(self._method), "key": self.key})
+        """Names what the results depend on beside the model; of a tenant that there is nobody knows, so it is new."""
+        if self.key:
+            return uuid4().hex
+        return method_key(self.targets, asdict(self._method))
 
     def keys(self, api: Admin, naming: str) -> dict[str, str]:
         """API keys of a tenant without guards and of the guarded one, by the names their figures have.

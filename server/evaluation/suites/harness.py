@@ -46,6 +46,8 @@ def evaluate(
         chat: whether questions are asked with the model's chat template.
         limit: at most so many questions of each task.
 
+    In a prompt that is refused all options are alike, of which the harness takes the first.
+
     Returns:
         ``{"none": {task: {metric: [value, standard error or None]}}, "guarded": same, "n": {task: questions},
         "settings"}``.
@@ -110,16 +112,15 @@ def _ask(
     response.raise_for_status()
     served = response.json()["data"][0]
     found: Mapping[str, Any] = simple_evaluate(
-        model="local-completions",
-        model_args={
-            "model": served["id"],
-            "base_url": f"{url}/v1/completions",
-            "tokenizer": model,
-            "tokenizer_backend": "huggingface",
-            "num_concurrent": _CONCURRENCY,
-            "max_length": served["max_model_len"],
-            "header": headers,
-        },
+        model=_client()(
+            model=served["id"],
+            base_url=f"{url}/v1/completions",
+            tokenizer=model,
+            tokenizer_backend="huggingface",
+            num_concurrent=_CONCURRENCY,
+            max_length=served["max_model_len"],
+            header=headers,
+        ),
         tasks=list(tasks),
         task_manager=manager,
         num_fewshot=fewshot,
@@ -130,6 +131,33 @@ def _ask(
         bootstrap_iters=1000,
     )
     return found
+
+
+def _client() -> type:
+    """The harness's ``local-completions``, which knows what a refused prompt looks like."""
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    class Completions(LocalCompletionsAPI):
+        """Of a refused prompt nothing is told: every token has the same log-probability, and is its own best
+        alternative. The harness would take the shortest option for the likeliest, and every continuation for what the
+        model would have said.
+        """
+
+        @staticmethod
+        def parse_logprobs(outputs: Any, **options: Any) -> list[tuple[float, bool]]:
+            """See the harness; (0, False) for a refused prompt, so that all options of a question are alike."""
+            outputs = outputs if isinstance(outputs, list) else [outputs]
+            choices = [choice for out in outputs for choice in sorted(out["choices"], key=lambda one: one["index"])]
+            parsed = LocalCompletionsAPI.parse_logprobs(outputs, **options)
+            return [(0.0, False) if _says_nothing(one) else said for one, said in zip(choices, parsed, strict=True)]
+
+    return Completions
+
+
+def _says_nothing(choice: Mapping[str, Any]) -> bool:
+    """Whether a prompt was refused, by the log-probabilities of its tokens but the first, which has none."""
+    told = choice["logprobs"]["token_logprobs"][1:-1]
+    return len(told) > 1 and len(set(told)) == 1
 
 
 def _figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, tuple[float, float | None]]]:
