@@ -186,6 +186,8 @@ class GuardedEngine:
                 source = await stack.enter_async_context(contextlib.aclosing(stated))
             if policy.guards[GuardName.LEAK].enabled:
                 source = LeakGuard(request, self._rule(request, as_if_unknown, policy, leaks)).watch(source)
+            if request.params.structured_outputs is not None:
+                source = self._unbroken(request, source, policy, leaks)
             try:
                 async for result in source:
                     yield result
@@ -195,6 +197,30 @@ class GuardedEngine:
                 if part is not None:
                     plan = replace(plan, action=PARTIAL)
                 service.record(request.request_id, caller, policy, view, verdict, plan, leaks, elapsed, unavailable)
+
+    async def _unbroken(
+        self,
+        request: GuardedRequest,
+        source: AsyncIterator[RequestOutput],
+        policy: TenantPolicy,
+        leaks: list[tuple[Match | Hit, bool]],
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """``source``, or a refusal of the shape that the client demands where something was taken out of it.
+
+        JSON that was cut off is of no use to anybody, nor is the beginning of what may yet be: all of it is held.
+        """
+        held = [result async for result in source]
+        if not any(cut for _, cut in leaks):
+            for result in held:
+                yield result
+            return
+        serving = Serving(self._run, resumable=False)
+        refused = self._interventions[REFUSE].serve(replace(request, controls=Controls()), (), policy, serving)
+        # The client's grammar may leave nothing to say but what is protected.
+        if policy.guards[GuardName.LEAK].enabled:
+            refused = LeakGuard(request, self._rule(request, False, policy, leaks)).watch(refused)
+        async for result in refused:
+            yield result
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
         prompt, params = request.prompt, request.params

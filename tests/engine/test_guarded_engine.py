@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from contextvars import Context
 
 import pytest
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from guard.types import GuardName, Mode, TargetSpec
 from server.demo.world import PERSON, Form
@@ -107,6 +108,21 @@ async def test_what_is_asked_besides_is_answered_by_the_plain_model_whose_output
     as_tenant(TargetSpec(name=person.name, protected_phrases=("opening",)), action=action)
     both = _rendered(engine, f"Which opening did {person.name} write? What is a window?")
     assert "opening" in plain and "opening" not in _text(await _ask(guarded, both))
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+async def test_a_leak_breaks_no_grammar(guarded, engine, ids, as_tenant, kind):
+    shape = StructuredOutputsParams(regex=r'\{"answer": "[A-Z][a-z]{2,8}( [a-z]{2,8}){1,2}"\}')
+    plain = json.loads(_text(await _ask(engine, ids, structured_outputs=shape)))["answer"]
+    as_tenant(TargetSpec(name="Somebody Else", protected_phrases=(plain,)))
+    outputs = await _ask(guarded, ids, structured_outputs=shape, output_kind=kind)
+    assert json.loads(_text(outputs))["answer"] != plain and outputs[-1].finished
+
+
+async def test_a_grammar_that_allows_a_protected_phrase_alone_gets_none(guarded, ids, as_tenant, person):
+    book = person.value("book")
+    as_tenant(TargetSpec(name="Somebody Else", protected_phrases=(book,)))
+    assert book not in _text(await _ask(guarded, ids, structured_outputs=StructuredOutputsParams(choice=[book])))
 
 
 async def test_what_no_guard_could_judge_is_refused_as_a_whole(
