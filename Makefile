@@ -22,7 +22,8 @@ help:
 setup: .venv/.installed-$(DEVICE)
 
 # Torch comes first and by pip, which takes a CPU build where the machine provides one; the rest is a full lock
-# installed without resolving (see requirements/overrides.txt for why).
+# installed without resolving (see requirements/overrides.txt for why). Every process of an engine imports all of vLLM,
+# which takes twice as long without bytecode, and some environments keep Python from writing it.
 .venv/.installed-cpu: requirements/cpu.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0 uv

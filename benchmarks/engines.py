@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +17,27 @@ from vllm.entrypoints.launchers.api_server.entry import build_async_engine_clien
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from guard.caller import CALLER, Caller
+from guard.service import GuardService
+from guard.store.writer import Writer
+from guard.types import ForgetTarget, GuardName, GuardToggle, TargetToggle, TenantSpec
 from guard.worker import COMPILE_SALT, CPU_WORKER
+
+
+def become(
+    service: GuardService, targets: Sequence[ForgetTarget], action: str, guards: Mapping[GuardName, GuardToggle] = {}
+) -> None:
+    """What is asked from here on is asked by a new tenant with these targets and guards; see :mod:`guard.caller`."""
+
+    def change(writer: Writer) -> str:
+        tenant = writer.create_tenant(TenantSpec(name=secrets.token_hex(4)))
+        for target in targets:
+            writer.put_target_toggle(tenant.id, target.id, TargetToggle(enabled=True, action=action))
+        for guard, toggle in guards.items():
+            writer.put_guard_toggle(tenant.id, guard, toggle)
+        return tenant.id
+
+    CALLER.set(Caller(service.registry.write(change), None, "benchmark"))
 
 
 @asynccontextmanager

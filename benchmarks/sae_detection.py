@@ -1,6 +1,7 @@
 """What text and sparse features find of targets, alone and together, and what clamping alone makes a model forget.
 
-    lethe sae train MODEL --layer 2 --prompts FILE --output DIR
+    python benchmarks/sae_detection.py --prompts FILE
+    lethe sae train MODEL --layer 2 --width 2048 --prompts FILE --output DIR     # MODEL: lethe demo-model build
     python benchmarks/sae_detection.py --sae DIR [--targets 10] --json FILE
 
 The model is the demo model, the targets are people of its forget split, described as the demo describes them. Every
@@ -26,14 +27,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from engines import lethe_engine
+from engines import become, lethe_engine
 from sklearn.metrics import roc_auc_score
 from vllm.engine.protocol import EngineClient
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from classifiers.detector import TextDetector, View
-from guard.caller import CALLER, Caller
 from guard.compile.features import ORDINARY, FeaturesFit
 from guard.compile.grounds import render, survey
 from guard.compile.questions import ordinary
@@ -41,8 +41,7 @@ from guard.detection import profile_of
 from guard.engine import GuardedEngine
 from guard.probe import EngineProbe
 from guard.service import GuardService
-from guard.store.writer import Writer
-from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
+from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec
 from guard.worker.controls import RESERVED, Controls, Features
 from sae_features.loading import load
 from sae_features.target import TargetFeatures
@@ -155,6 +154,14 @@ async def _generate(engine: EngineClient, ids: list[int], features: Features | N
     return results[-1].outputs[0].text
 
 
+def prompts(recipe: Recipe) -> list[str]:
+    """What the autoencoder is trained on: questions of the demo world, and everyday ones."""
+    rng = random.Random(0)
+    found = rng.sample([p.messages[0].content for p in recipe.prompts if len(p.messages) == 1], 9000) + ordinary(2000)
+    rng.shuffle(found)
+    return [text.replace("\n", " ") for text in found]
+
+
 def figures(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """AUROC, and the recall at the threshold that at most 1 % of the others exceed."""
     limit = np.quantile(other, 0.99, method="higher")
@@ -265,36 +272,31 @@ async def _clamping(
     forget = [p for p in questions if p.entity in {one.name for one in people}]
     retain = [p for p in questions if p.entity in {one.name for one in recipe.world.retain}][::7][:300]
     found = {}
-    for name, guards in (("before", None), ("clamped", _OUTPUT), ("clamped_by_features", _TEXT | _OUTPUT)):
-        _become(service, targets if guards is not None else (), guards or set())
+    for name, on, off in (
+        ("before", (), _OUTPUT),
+        ("clamped", targets, _OUTPUT),
+        ("clamped_by_features", targets, _TEXT | _OUTPUT),
+    ):
+        become(service, on, "clamp", {g: GuardToggle(enabled=g not in off, deadline_ms=600_000) for g in GuardName})
         for kind, prompts in (("forget", forget), ("retain", retain)):
             found[f"{kind}_{name}"] = round(await _recall(guarded, probe, prompts), 4)
     print(found)
     return found
 
 
-def _become(service: GuardService, targets: Sequence[ForgetTarget], off: set[GuardName]) -> None:
-    """What is asked from here on is asked by a new tenant with these targets clamped and these guards off."""
-
-    def change(writer: Writer) -> str:
-        tenant = writer.create_tenant(TenantSpec(name=secrets.token_hex(4)))
-        for target in targets:
-            writer.put_target_toggle(tenant.id, target.id, TargetToggle(enabled=True, action="clamp"))
-        for guard in GuardName:
-            toggle = GuardToggle(enabled=guard not in off, deadline_ms=600_000)
-            writer.put_guard_toggle(tenant.id, guard, toggle)
-        return tenant.id
-
-    CALLER.set(Caller(service.registry.write(change), None, "benchmark"))
-
-
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sae", type=Path, required=True)
+    parser.add_argument("--prompts", type=Path, help="write what the autoencoder is trained on to this file, and end")
+    parser.add_argument("--sae", type=Path)
     parser.add_argument("--targets", type=int, default=10)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.prompts is not None:
+        args.prompts.write_text("\n".join(prompts(Recipe())))
+        return
+    if args.sae is None or args.json is None:
+        parser.error("--sae and --json are needed, or --prompts")
     found = asyncio.run(measure(args.sae, args.targets))
     args.json.write_text(json.dumps(found, indent=1) + "\n")
 

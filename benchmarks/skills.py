@@ -24,17 +24,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engines import lethe_engine
+from engines import become, lethe_engine
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from guard.artifacts import Artifact
-from guard.caller import CALLER, Caller
 from guard.compile.skills import SkillFit, Trial
 from guard.engine import GuardedEngine
 from guard.features import SKILL
 from guard.service import GuardService
-from guard.types import Example, ForgetTarget, TargetKind, TargetSpec, TargetToggle, TenantSpec
+from guard.types import Example, ForgetTarget, TargetKind, TargetSpec
 from server.demo.batches import render
 from server.demo.model import build
 from server.demo.recipe import Recipe
@@ -151,14 +150,14 @@ async def measure(forget: int, retain: int, asked: int) -> dict[str, Any]:
             async with lethe_engine(build(recipe).folder, *_FLAGS) as engine:
                 guarded = GuardedEngine(engine, service)
                 target = service.registry.write(lambda writer: writer.create_target(spec))
-                _become(service)
+                become(service, [], "refuse")
                 questions = [one for form in (Form.QUESTION, Form.DEFINITION) for one in prompts[form][:30]]
                 odd = disguised(prompts[Form.ARITHMETIC][:60], questions)
                 before, odd_before = await accuracy(guarded, prompts), await accuracy(guarded, odd)
                 fit = SkillFit(guarded.means.probe)  # type: ignore[arg-type]  # the engine has the worker part
                 trials = await fit.trials(spec, lambda *_: None)
                 kept = max(trials, key=lambda trial: trial.rank)
-                _become(service, target)
+                become(service, [target], "refuse")
                 variants = {}
                 for kind in ("box", "direction"):
                     trial = max((one for one in trials if one.skill.kind == kind), key=lambda one: one.rank)
@@ -190,18 +189,6 @@ async def _served(
     await artifacts.put(target, Artifact(SKILL, artifacts.model, tensors=trial.skill.tensors()))
     after = await accuracy(guarded, prompts)
     return {"layer": trial.skill.layer, "relative_drop": drops(before, after), "accuracy": _rounded(after)}
-
-
-def _become(service: GuardService, *targets: ForgetTarget) -> None:
-    """What is asked from here on is asked by a new tenant with these targets on."""
-
-    def change(writer: Any) -> str:
-        tenant = writer.create_tenant(TenantSpec(name=secrets.token_hex(4)))
-        for target in targets:
-            writer.put_target_toggle(tenant.id, target.id, TargetToggle(enabled=True, action="refuse"))
-        return str(tenant.id)
-
-    CALLER.set(Caller(service.registry.write(change), None, "benchmark"))
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -165,10 +165,10 @@ class Detection:
         lexicon, semantic = policy.guards[GuardName.LEXICON], policy.guards[GuardName.SEMANTIC]
         findings: dict[str, Finding] = {}
         unavailable: set[GuardName] = set()
-        scans = [(texts, lexicon.enabled, semantic)]
+        scans = [(texts, lexicon.enabled, semantic, scored)]
         if lexicon.enabled and (met := seams(runs)):
-            scans.append((met, True, GuardToggle(enabled=False)))
-        for segments, use_lexicon, semantic_toggle in scans:
+            scans.append((met, True, GuardToggle(enabled=False), frozenset()))  # only names count
+        for segments, use_lexicon, semantic_toggle, told in scans:
             if not (use_lexicon or semantic_toggle.enabled):
                 continue
             try:
@@ -180,7 +180,7 @@ class Detection:
                     lexicon=use_lexicon,
                     semantic=semantic_toggle.enabled,
                     thresholds={**reach.thresholds, **hints},
-                    scored=scored if segments is texts else frozenset(),  # where texts meet, only names count
+                    scored=told,
                     deadline=semantic_toggle.deadline_ms / 1000,
                 )
             except Exception:

@@ -158,11 +158,11 @@ class GuardedEngine:
                 await admitted.aclose()
                 serving = Serving(self._run, resumable=self._resumable)
                 # Who is watched for features would have to be watched anew, and what no guard could judge is refused.
-                if plan.action is not None and watch is None and not verdict.unavailable:
+                if watch is None and not verdict.unavailable:
                     part = await self._harmless_part(request, plan, policy)
-                if plan.action is None:  # it was clamped for what it is not about
+                if watch is not None and plan.action is None:  # it was clamped for what it is not about
                     metrics.UNDONE.inc()
-                    served = serving(request if watch is None else watch.cleared().on(request))
+                    served = serving(watch.cleared().on(request))
                 elif part is not None:
                     served = as_asked(request, serving(part))
                 else:

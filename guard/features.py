@@ -112,8 +112,10 @@ class Sight:
 
     def carries_out(self, plan: Plan) -> bool:
         """Whether what ``plan`` asks for happens already, so that the request may go on as it is."""
-        if self.spoilt or plan.action is None:
-            return not self.spoilt
+        if self.spoilt:
+            return False
+        if plan.action is None:
+            return True
         keys = {finding.key for finding in plan.findings}
         return plan.action == Clamp.name and bool(keys) and keys <= self.done
 
@@ -203,7 +205,7 @@ class FeatureGuard:
             if joint is not None:
                 finding = _joined(target, text, one, joint)
             else:
-                finding = _finding(target, one) if one.flagged else None
+                finding = _alone(target, one) if one.flagged else None
             if finding is not None:
                 found[name] = finding
         about = found.keys() | {
@@ -244,8 +246,8 @@ class FeatureGuard:
                 unfitted.append(active.target.id)
         if unfitted and (known is None or known.policy is not policy):
             logger.warning("Skills that are on but not compiled cannot be judged: %s", ", ".join(unfitted))
-        self._sets[policy.tenant.id] = _Sets(policy, now, sets, joint, bool(unfitted))
-        return self._sets[policy.tenant.id]
+        found = self._sets[policy.tenant.id] = _Sets(policy, now, sets, joint, bool(unfitted))
+        return found
 
     async def _told(
         self, ticket: str, request: GuardedRequest, deadline: float, first: asyncio.Future[Any]
@@ -292,27 +294,25 @@ def _joined(target: ForgetTarget, text: Finding | None, told: Told, joint: Joint
     beyond = float(joint.beyond([score], [margin], 1.0 if text is None else text.threshold)[0])
     if beyond <= 0:
         return None
+    evidence = f"text ({score:.3g}) and features of the residual stream ({margin:+.3g}) together"
+    return _finding(target, beyond, evidence, "" if text is None else text.window)
+
+
+def _alone(target: ForgetTarget, told: Told) -> Finding:
+    """The finding of features, or of a skill's key, that flagged a request by their own limit."""
+    margin = max(0.0, told.mean - told.limit)  # a request may fall below the limit again after it was flagged
+    read = "the MLP's key" if target.spec.kind is TargetKind.SKILL else "features of the residual stream"
+    return _finding(target, margin, f"{read}: {told.mean:.3g} where {told.limit:.3g} is the limit")
+
+
+def _finding(target: ForgetTarget, beyond: float, evidence: str, window: str = "") -> Finding:
+    """A flagged target. The score is the logistic function of how far the limit was exceeded."""
     return Finding(
         target_id=target.id,
         revision=target.revision,
         guard=GuardName.FEATURES,
         score=1 / (1 + math.exp(-beyond)),
         threshold=0.5,
-        window="" if text is None else text.window,
-        evidence=f"text ({score:.3g}) and features of the residual stream ({margin:+.3g}) together",
-    )
-
-
-def _finding(target: ForgetTarget, told: Told) -> Finding:
-    """A flagged target. The score is the logistic function of how far the limit was exceeded."""
-    margin = max(0.0, told.mean - told.limit)  # a request may fall below the limit again after it was flagged
-    read = "the MLP's key" if target.spec.kind is TargetKind.SKILL else "features of the residual stream"
-    return Finding(
-        target_id=target.id,
-        revision=target.revision,
-        guard=GuardName.FEATURES,
-        score=1 / (1 + math.exp(-margin)),
-        threshold=0.5,
-        window="",
-        evidence=f"{read}: {told.mean:.3g} where {told.limit:.3g} is the limit",
+        window=window,
+        evidence=evidence,
     )

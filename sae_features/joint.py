@@ -64,9 +64,8 @@ class Joint:
             text: (n,), the text detector's scores in [0, 1]; 0 where it saw nothing to compare.
             margins: (n,), by how much the features' means exceed their limits.
         """
-        chance = np.clip(np.asarray(text, dtype=np.float64), _SURE, 1 - _SURE)
         seen = np.clip(self.features(np.asarray(margins, dtype=np.float64)), -_MOST, _MOST)
-        return self.text(np.log(chance / (1 - chance))) + WEIGHT * seen
+        return self.text(_log_odds(text)) + WEIGHT * seen
 
     def beyond(
         self, text: Sequence[float] | np.ndarray, margins: Sequence[float] | np.ndarray, threshold: float
@@ -100,10 +99,9 @@ class Joint:
         """
         if not enough(len(calibrating[0]), rate):
             return None
-        chance = np.clip(scaling[0], _SURE, 1 - _SURE)
         features = Scale.of(scaling[1])
         most = float(max(scaling[1].max(), calibrating[1].max()))
-        joint = cls(Scale.of(np.log(chance / (1 - chance))), features, 0.0, 2 * most - features.middle)
+        joint = cls(Scale.of(_log_odds(scaling[0])), features, 0.0, 2 * most - features.middle)
         return replace(joint, limit=quantile(joint.scores(*calibrating).tolist(), rate))
 
     def numbers(self) -> list[float]:
@@ -115,3 +113,8 @@ class Joint:
         """Read what :meth:`numbers` gave."""
         text_middle, text_unit, middle, unit, limit, alone = numbers
         return cls(Scale(text_middle, text_unit), Scale(middle, unit), limit, alone)
+
+
+def _log_odds(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    chance = np.clip(np.asarray(scores, dtype=np.float64), _SURE, 1 - _SURE)
+    return np.log(chance / (1 - chance))

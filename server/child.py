@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 
 MODEL_NAME = "lethe-demo"
+#: Flags with which a model's server and its reference's fit on one GPU; on a CPU the space of the KV cache is set.
+BESIDE_ANOTHER = ("--gpu-memory-utilization", "0.4") if shutil.which("nvidia-smi") else ()
 _READY_WITHIN = 600.0  # seconds; a first start compiles the model, which takes minutes beside other work
 _STOP_WITHIN = 30.0
 _LOG_LINES = 30
@@ -35,8 +37,7 @@ class Server:
             *(sys.executable, "-m", "server.cli", "serve", str(model)),
             *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME),
             *("--max-model-len", "2048"),
-            # There may be two: a model and its reference. On a CPU the space for the KV cache is set instead.
-            *(("--gpu-memory-utilization", "0.4") if shutil.which("nvidia-smi") else ()),
+            *BESIDE_ANOTHER,
         ]
         self._environment = os.environ | {
             "LETHE_ADMIN_KEY": admin_key,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from server.child import BESIDE_ANOTHER
 
 ADMIN_KEY = "lethe-admin-for-tests-only"
 MODEL_NAME = "demo"
@@ -35,8 +36,7 @@ class LetheServer:
         self.log = folder / "server.log"
         self._command = [sys.executable, "-m", "server.cli", "serve", str(model), "--served-model-name", MODEL_NAME]
         self._command += ["--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", "1024"]
-        # Some tests start a second server beside the session's.
-        self._command += [*(("--gpu-memory-utilization", "0.4") if shutil.which("nvidia-smi") else ()), *flags]
+        self._command += [*BESIDE_ANOTHER, *flags]  # some tests start a second server beside the session's
         self._env = {
             **os.environ,
             "LETHE_DATABASE_URL": f"sqlite:///{folder / 'lethe.db'}",

@@ -6,10 +6,8 @@ here serves requests that were flagged otherwise or too late, and those that are
 
 from __future__ import annotations
 
-from guard.artifacts import Artifact
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
-from guard.probe import Probe
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls, Features
 from sae_features.target import TargetFeatures
@@ -35,9 +33,4 @@ class Clamp(InModelIntervention):
         artifact = await artifacts.get(target, FITTED)
         if artifact is None:
             raise UnpreparedError(f"target {target.id} is not compiled for {FITTED}")
-        return await load_features(probe, artifact)
-
-
-async def load_features(probe: Probe, artifact: Artifact) -> str:
-    """Have the workers load a target's features; the name for :class:`Features`."""
-    return await probe.load_features(TargetFeatures.of(artifact.tensors))
+        return await probe.load_features(TargetFeatures.of(artifact.tensors))

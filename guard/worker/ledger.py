@@ -64,9 +64,8 @@ class Watched:
     def limit(self, name: str) -> float:
         """What the sum of the counted tokens must exceed; infinite as long as the rule is not to be asked."""
         counted = self.counted_for(name)
-        asked = self.ready and counted > 0 and name in (*self.features.watch, *self.features.clamp)
-        if self.position > self.prompt and name in self.features.once:
-            asked = False
+        late = self.position > self.prompt and name in self.features.once
+        asked = self.ready and not late and counted > 0 and name in (*self.features.watch, *self.features.clamp)
         return self.sets[name].thresholds.at(counted) * counted if asked else float("inf")
 
 

@@ -136,13 +136,14 @@ def tofu(
 
 def _against(figures: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """What differs most between two runs. Raises ``ValueError`` if they did not measure the same."""
+    from server.evaluation.tofu.client import CONCURRENCY
     from server.evaluation.tofu.report import differences
 
     if figures["n"] != other["n"]:
         raise ValueError("the other run is of other rows")
     found = differences(*({**of["methods"], "reference": of["reference"]} for of in (figures, other)))
     return {
-        "concurrency": other["settings"].get("concurrency"),
+        "concurrency": other["settings"].get("concurrency", CONCURRENCY),
         "largest_difference": {method: {"figure": name, "by": by} for method, (name, by) in found.items()},
     }
 

@@ -21,7 +21,7 @@ app = typer.Typer()
 @app.command(name="all")
 def everything(
     out: Annotated[Path, typer.Option(help="Folder for the figures and the report.")] = Path("eval-results"),
-    data: Annotated[Path, typer.Option(help="Folder of the suites' data; those without are left out.")] = Path(
+    data: Annotated[Path, typer.Option(help="Folder of data; suites that need it are left out without.")] = Path(
         "../shared/data"
     ),
     models: Annotated[Path, typer.Option(help="Folder of TOFU's models; left out without.")] = Path("../shared/models"),
@@ -45,7 +45,7 @@ def everything(
             began = time.monotonic()
             status = _run(arguments)
             failed += status != 0
-            table.add_row(" ".join(arguments[:1]), f"{time.monotonic() - began:.0f}", "failed" if status else "")
+            table.add_row(arguments[0], f"{time.monotonic() - began:.0f}", "failed" if status else "")
     report = ["report", "--results", str(out), "--html", str(out / "report.html")]
     failed += _run([*report, "--markdown", str(out / "results.md")]) != 0
     console.print(table)
@@ -64,16 +64,17 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
         ["demo", *(["--methods", "none,refuse,eco", *rows(2)] if quick else []), *_json(out, "forgetting")],
         ["attacks", "--subject", "demo", *attacks, *_json(out, "attacks_demo")],
     ]
-    if data.is_dir():
-        plan += [
-            ["rwku", "--data", str(data / "rwku"), *rows(40), *_json(out, "rwku")],
-            ["overrefusal", "--data", str(data), *rows(40), *_json(out, "overrefusal")],
-            ["pistol", "--data", str(data / "pistol"), *rows(2, 6), *_json(out, "pistol")],
-            ["knowundo", "--data", str(data / "knowundo"), *rows(8), *_json(out, "knowundo")],
-        ]
-    if data.is_dir() and not quick:  # its model is trained first
+    if not data.is_dir():
+        return plan
+    plan += [
+        ["rwku", "--data", str(data / "rwku"), *rows(40), *_json(out, "rwku")],
+        ["overrefusal", "--data", str(data), *rows(40), *_json(out, "overrefusal")],
+        ["pistol", "--data", str(data / "pistol"), *rows(2, 6), *_json(out, "pistol")],
+        ["knowundo", "--data", str(data / "knowundo"), *rows(8), *_json(out, "knowundo")],
+    ]
+    if not quick:  # its model is trained first
         plan.append(["documents", "--data", str(data / "text"), *_json(out, "documents")])
-    if data.is_dir() and models.is_dir():
+    if models.is_dir():
         both = ["--model", str(models / "tofu-full"), "--reference", str(models / "tofu-retain90")]
         tofu = [*both, "--data", str(data / "tofu")]
         chosen = ["--methods", "none,eco" if quick else methods]

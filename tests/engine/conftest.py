@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 
@@ -55,6 +56,21 @@ def nobody():
     before = CALLER.set(CALLER.get(None))
     yield
     CALLER.reset(before)
+
+
+@pytest.fixture
+def recorded(service):
+    """Waits for the audit's entry on a request, given by its outputs; entries are written in groups."""
+
+    async def find(outputs):
+        for _ in range(100):
+            for entry in (await asyncio.to_thread(service.audit.query, limit=1)).entries:
+                if entry.request_id == outputs[0].request_id:
+                    return entry
+            await asyncio.sleep(0.1)
+        raise AssertionError("nothing was recorded")
+
+    return find
 
 
 @pytest.fixture

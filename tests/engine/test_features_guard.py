@@ -114,12 +114,12 @@ KINDS = pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputK
 
 
 @KINDS
-async def test_what_the_features_say_is_enforced_and_audited(guarded, service, ids, tenant, targets, kind):
+async def test_what_the_features_say_is_enforced_and_audited(guarded, service, recorded, ids, tenant, targets, kind):
     tenant("yes", "no", action="refuse")
     for _ in range(2):  # the second could come out of the prefix cache
-        assert _text(await _ask(guarded, ids, output_kind=kind)) == service.refusal
-    await asyncio.sleep(0.3)
-    latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
+        outputs = await _ask(guarded, ids, output_kind=kind)
+        assert _text(outputs) == service.refusal
+    latest = await recorded(outputs)
     assert [(one.guard, one.target_id) for one in latest.findings] == [(GuardName.FEATURES, targets["yes"][0].id)]
 
 

@@ -49,16 +49,6 @@ def _rendered(engine, content):
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
-async def _recorded(service, outputs):
-    """The audit's entry on a request, by its outputs; entries are written in groups."""
-    for _ in range(100):
-        for entry in (await asyncio.to_thread(service.audit.query, limit=1)).entries:
-            if entry.request_id == outputs[0].request_id:
-                return entry
-        await asyncio.sleep(0.1)
-    raise AssertionError("nothing was recorded")
-
-
 def _text(outputs, choice=0):
     return "".join(c.text for o in outputs for c in o.outputs if c.index == choice)
 
@@ -91,13 +81,13 @@ async def test_clean_prompts_of_a_guarded_tenant_are_answered_as_ever(guarded, e
 
 @pytest.mark.parametrize("action", ["refuse", "eco"])
 @pytest.mark.parametrize("asked", ["What is a window? And: {}", "{} What is a window?"])
-async def test_what_is_asked_besides_is_answered(guarded, engine, service, as_tenant, person, action, asked):
+async def test_what_is_asked_besides_is_answered(guarded, engine, recorded, as_tenant, person, action, asked):
     both = _rendered(engine, asked.format(f"Which book did {person.name} write?"))
     as_tenant(TargetSpec(name=person.name), action=action)
     outputs = await _ask(guarded, both)
     assert _text(outputs) == _text(await _ask(engine, _rendered(engine, "What is a window?")))
     assert outputs[0].prompt_token_ids == both
-    assert (await _recorded(service, outputs)).action == "partial"
+    assert (await recorded(outputs)).action == "partial"
 
 
 @pytest.mark.parametrize("action", ["refuse", "eco"])
@@ -147,11 +137,11 @@ async def test_what_is_on_is_in_force_when_registration_returns(guarded, ids, as
         assert outputs[-1].finished and outputs[-1].prompt_token_ids == ids
 
 
-async def test_monitor_records_and_lets_pass(guarded, engine, ids, as_tenant, service, person):
+async def test_monitor_records_and_lets_pass(guarded, engine, ids, as_tenant, recorded, person):
     as_tenant(TargetSpec(name=person.name, mode=Mode.MONITOR))
     outputs = await _ask(guarded, ids)
     assert _text(outputs) == _text(await _ask(engine, ids))
-    latest = await _recorded(service, outputs)
+    latest = await recorded(outputs)
     assert latest.action is None and latest.findings[0].mode is Mode.MONITOR
 
 
@@ -193,7 +183,7 @@ async def test_an_abandoned_request_is_aborted(guarded, engine, as_tenant):
 
 @pytest.mark.parametrize(("on_error", "answered"), [("closed", False), ("open", True)])
 async def test_a_detector_that_fails_is_neither_clean_nor_silent(
-    guarded, ids, as_tenant, service, person, monkeypatch, on_error, answered
+    guarded, ids, as_tenant, service, recorded, person, monkeypatch, on_error, answered
 ):
     from guard.types import GuardName, GuardToggle
 
@@ -208,5 +198,5 @@ async def test_a_detector_that_fails_is_neither_clean_nor_silent(
     monkeypatch.setattr(service.detection._detector._encoder, "encode_async", broken)
     outputs = await _ask(guarded, ids)
     assert (person.value("book") in _text(outputs)) is answered
-    latest = await _recorded(service, outputs)
+    latest = await recorded(outputs)
     assert GuardName.SEMANTIC in latest.unavailable

@@ -35,8 +35,7 @@ def tofu(figures: Figures) -> list[Table]:
         tables.append(table(("method", "registering a target, s", "an answer, beyond untouched, s"), spent, "Seconds"))
     if against := figures.get("against"):
         apart = ((name, of["figure"], f"{of['by']:.2g}") for name, of in against["largest_difference"].items())
-        now, then = figures["settings"]["concurrency"], against["concurrency"] or 32
-        title = f"{now} requests at once against {then}"
+        title = f"{figures['settings']['concurrency']} requests at once against {against['concurrency']}"
         tables.append(table(("method", "differs most in", "by"), apart, title))
     return tables
 

@@ -34,6 +34,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The harness's own figures of a served model, for a tenant without guards and for a guarded one.
 
+    In a prompt that is refused all options are alike, of which the harness takes the first.
+
     Args:
         tasks: names of tasks or groups.
         model: the folder or name of the model, whose tokenizer the harness needs.
@@ -46,8 +48,6 @@ def evaluate(
         chat: whether questions are asked with the model's chat template.
         limit: at most so many questions of each task.
 
-    In a prompt that is refused all options are alike, of which the harness takes the first.
-
     Returns:
         ``{"none": {task: {metric: [value, standard error or None]}}, "guarded": same, "n": {task: questions},
         "settings"}``.
@@ -56,14 +56,20 @@ def evaluate(
         ValueError: the harness is not installed, or knows no task of that name.
         ServedError, httpx.HTTPError: the server does not answer as it should.
     """
-    manager = _manager(tasks, include)
+    asked = {
+        "tasks": list(tasks),
+        "task_manager": _manager(tasks, include),
+        "num_fewshot": fewshot,
+        "apply_chat_template": chat,
+        "limit": limit,
+    }
     home = work / model_key(Path(model), place)
     home.mkdir(parents=True, exist_ok=True)
     kept = {NONE: home / NONE, GUARDED: home / f"{GUARDED}-{guarded.digest()}"}
     found: dict[str, Any] = {}
     with serve() as endpoint, admin(endpoint) as api:
         for name, key in guarded.keys(api, _TENANT).items():
-            found[name] = _ask(endpoint.url, key, model, tasks, manager, kept[name], fewshot, chat, limit)
+            found[name] = _ask(endpoint.url, key, model, kept[name], asked)
     return {
         **{name: _figures(of["results"]) for name, of in found.items()},
         "n": {task: count["effective"] for task, count in found[NONE]["n-samples"].items()},
@@ -94,17 +100,7 @@ def _manager(tasks: Sequence[str], include: Path | None) -> Any:
     return manager
 
 
-def _ask(
-    url: str,
-    key: str,
-    model: str,
-    tasks: Sequence[str],
-    manager: Any,
-    kept: Path,
-    fewshot: int | None,
-    chat: bool,
-    limit: int | None,
-) -> Mapping[str, Any]:
+def _ask(url: str, key: str, model: str, kept: Path, asked: Mapping[str, Any]) -> Mapping[str, Any]:
     from lm_eval import simple_evaluate
 
     headers = {"Authorization": f"Bearer {key}"}
@@ -121,11 +117,7 @@ def _ask(
             max_length=served["max_model_len"],
             header=headers,
         ),
-        tasks=list(tasks),
-        task_manager=manager,
-        num_fewshot=fewshot,
-        apply_chat_template=chat,
-        limit=limit,
+        **asked,
         use_cache=str(kept),
         log_samples=False,
         bootstrap_iters=1000,
