@@ -1,10 +1,12 @@
 """Fitting ``lunar``: layer and coefficient by what the model then says, the edits themselves in closed form.
 
-There are two edits. The one for flagged requests need not tell its target from others, the detector did: it acts
-wherever an answer begins, so it carries over to every form of a question. The one that is always on has to tell the
-target from everybody else by itself: it is a switch, on where its key finds the target, and is chosen for leaving the
-rest alone too. As a weight edit it would add a little everywhere, and those of many targets would add up to ruin. Where
-no layer's keys tell the target from others, as in very small models, there is none.
+There are two edits, both switches. The one for flagged requests need not tell its target from others, the detector
+did: it is on wherever an answer begins, whatever was asked. With the closed form's key its strength hung on how like
+the question was to those that it was fitted on, so that a sentence to be completed, which begins its answer without a
+chat template, got next to nothing of it. The one that is always on has to tell the target from everybody else by
+itself: it is on where its key finds the target, and is chosen for leaving the rest alone too. As a weight edit it would
+add a little everywhere, and those of many targets would add up to ruin. Where no layer's keys tell the target from
+others, as in very small models, there is none.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -27,7 +29,7 @@ from guard.probe import Probe
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import mlp_input, residual
 
-_COEFFICIENTS = (1.0, 2.0, 3.0)
+_COEFFICIENTS = (1.0, 2.0, 4.0, 8.0)
 #: What suited another target is taken over where it leaves less than this of what was said; where nothing at its layer
 #: leaves less than that, all layers are tried.
 _GOOD, _ENOUGH = 0.15, 0.45
@@ -59,42 +61,28 @@ class _Seen:
         return split_at_answer([one[site] for one in self.activations], self.lengths)
 
 
-_Key = TypeVar("_Key", torch.Tensor, lunar.Switch)
-
-
 class _Edits:
-    """The edits of one target; a key is worked out once, beside the event loop, on which clients' streams run."""
+    """The edits of one target; a switch is worked out once, beside the event loop, on which clients' streams run."""
 
     def __init__(self, seen: _Seen, grounds: Grounds) -> None:
         self._seen = seen
         self._grounds = grounds
-        self._stays: dict[int, lunar.Retained] = {}
-        self._keys: dict[int, torch.Tensor] = {}
         self._switches: dict[int, lunar.Switch] = {}
 
     async def of(self, choice: Choice, gating: Gating) -> Edit:
         """The edit that a choice stands for."""
         value = choice.coefficient * _towards(choice.layer, self._seen, self._grounds)
         if gating is Gating.GATED:
-            return Edit({choice.layer: (RankOne(await self._key(choice.layer), value),)})
+            width = self._grounds.layers[choice.layer].starts.shape[1]
+            return Edit({choice.layer: (RankOne(torch.zeros(width), value, 0.0),)})
         switch = await self.switch(choice.layer)
         return Edit({choice.layer: (RankOne(switch.key, value, switch.floor),)})
 
     async def switch(self, layer: int) -> lunar.Switch:
         """When an edit of a layer is on, if it is always there."""
         if layer not in self._switches:
-            self._switches[layer] = await self._solved(_switch, layer)
+            self._switches[layer] = await asyncio.to_thread(_switch, layer, self._seen, self._grounds)
         return self._switches[layer]
-
-    async def _key(self, layer: int) -> torch.Tensor:
-        if layer not in self._keys:
-            self._keys[layer] = await self._solved(_key, layer)
-        return self._keys[layer]
-
-    async def _solved(self, solve: Callable[[int, _Seen, Grounds, lunar.Retained], _Key], layer: int) -> _Key:
-        if layer not in self._stays:
-            self._stays[layer] = await asyncio.to_thread(_stays, layer, self._seen, self._grounds)
-        return await asyncio.to_thread(solve, layer, self._seen, self._grounds, self._stays[layer])
 
 
 class LunarFit:
@@ -187,24 +175,13 @@ def _towards(layer: int, seen: _Seen, grounds: Grounds) -> torch.Tensor:
     return lunar.direction(grounds.layers[layer].unanswerable[None], ends)
 
 
-def _stays(index: int, seen: _Seen, grounds: Grounds) -> lunar.Retained:
-    """What an edit of a layer must leave alone in any case: all tokens but those at which answers begin."""
-    _, others = seen.at(mlp_input(index))
-    # Each kind of token weighs by its mean, whatever their numbers.
-    return lunar.Retained(torch.cat([0.7 * lunar.weighed(rows) for rows in (grounds.layers[index].others, others)]))
-
-
-def _key(index: int, seen: _Seen, grounds: Grounds, stays: lunar.Retained) -> torch.Tensor:
-    """The closed form's key at one layer, of the last token of the prompt, where the answer begins: (d_in,).
+def _switch(index: int, seen: _Seen, grounds: Grounds) -> lunar.Switch:
+    """What tells an answer on the target from others; it looks where answers begin, and only there.
 
     The published code moves every token. Keyed at the answer's start alone, with all other tokens among what must
     stay, the edit is as strong and the model can still speak.
     """
-    starts, _ = seen.at(mlp_input(index))
-    return lunar.normal(stays.key(lunar.weighed(torch.cat([starts, grounds.layers[index].starts]))), starts)
-
-
-def _switch(index: int, seen: _Seen, grounds: Grounds, stays: lunar.Retained) -> lunar.Switch:
-    """A key likewise, which tells an answer on the target from others; it looks where answers begin, and only there."""
-    starts, _ = seen.at(mlp_input(index))
+    starts, others = seen.at(mlp_input(index))
+    # Each kind of token weighs by its mean, whatever their numbers.
+    stays = lunar.Retained(torch.cat([0.7 * lunar.weighed(rows) for rows in (grounds.layers[index].others, others)]))
     return stays.switch(starts, grounds.layers[index].starts)

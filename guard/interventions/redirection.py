@@ -20,17 +20,17 @@ logger = init_logger(__name__)
 class _Redirection(InModelIntervention):
     async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
-        if gating is Gating.GATED:
-            return Controls(edits=tuple([await self._edit(target, gating) for target in targets]))
         edits = []
-        for target in targets:  # what one lacks must not keep the others' from being held
+        for target in targets:
             try:
                 edits.append(await self._edit(target, gating))
             except UnpreparedError as error:
+                if gating is Gating.GATED:
+                    raise
+                # What one lacks must not keep the others' from being held.
                 logger.warning_once("%s cannot hold for all requests: %s", self.name, str(error))
         if not edits:
             return Controls()
-        # Only edits that are always on are switches.
         return Controls(edits=tuple(edits), starts=answer_starts(request.tokenizer, request.token_ids))
 
     async def _edit(self, target: ForgetTarget, gating: Gating) -> str:

@@ -38,7 +38,9 @@ def edit_of(captured: list[torch.Tensor], floor: float | None = None) -> Edit:
 
 
 async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> dict[str, Any]:
-    """The answers as they are, corrupted, edited and constrained, as token ids, and what was captured, as lists.
+    """The answers as they are, corrupted, edited and constrained, and what was captured, as lists.
+
+    An answer is its token ids and its log-probability, which tells two controls apart that end in the same words.
 
     With an adapter also what it answers, as it is and edited.
     """
@@ -50,14 +52,15 @@ async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> d
     edited = Controls(edits=(await probe.load(edit_of(captured)),))
     switched = Controls(edits=(await probe.load(edit_of(captured, 0.9)),))
 
-    async def ask(controls: Controls | None = None, lora: LoRARequest | None = None) -> list[int]:
-        params = SamplingParams(temperature=0, max_tokens=TOKENS, output_kind=RequestOutputKind.FINAL_ONLY)
+    async def ask(controls: Controls | None = None, lora: LoRARequest | None = None) -> tuple[list[int], float]:
+        params = SamplingParams(temperature=0, max_tokens=TOKENS, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY)
         prompt: dict[str, Any] = dict(tokens_input(PROMPT))
         if controls is not None:
             params.extra_args = {RESERVED: controls.to_wire()}
             prompt["cache_salt"] = controls.salt
         stream = engine.generate(prompt, params, f"ranks-{os.urandom(4).hex()}", lora_request=lora)
-        return list([result async for result in stream][-1].outputs[0].token_ids)
+        answer = [result async for result in stream][-1].outputs[0]
+        return list(answer.token_ids), float(answer.cumulative_logprob or 0)
 
     plain = await ask()
     told = {
@@ -65,7 +68,7 @@ async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> d
         "corrupted": await ask(Controls(corruption=Corruption("flip", 2**31, 0.0, 0, ((0, 32),)))),
         "edited": await ask(edited),
         "switched": await ask(switched),
-        "constrained": await ask(Controls(constraint=Constraint(banned=tuple(plain[:1])))),
+        "constrained": await ask(Controls(constraint=Constraint(banned=tuple(plain[0][:1])))),
         "captured": [one.tolist() for one in (*captured, columns)],
     }
     if adapter is not None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-import torch
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -87,8 +86,8 @@ def _recall(prompts, answers):
 _ROCR = pytest.mark.xfail(strict=True, reason="issue 3: on the demo model, leading a name elsewhere changes no answer")
 
 
-#: How much recall may be left on the demo model, of 28 questions; lower it often.
-_LEFT = 0.22
+#: How much recall may be left on the demo model, of 28 questions.
+_LEFT = 0.05
 
 
 @pytest.mark.parametrize("action", ["eco", "lunar", pytest.param("rocr", marks=_ROCR)])
@@ -98,6 +97,8 @@ async def test_a_flagged_question_is_answered_as_if_unknown(engine, guarded, rec
     tenant(action=action)
     told = await _answers(guarded, prompts)
     assert _recall(prompts, told) <= _LEFT
+    begun = _questions(recipe, person, Form.COMPLETION)
+    assert _recall(begun, await _answers(guarded, begun)) <= _LEFT
     assert not any("sorry, but I don't have any" in answer for answer in told)  # the model answered, not the refusal
 
 
@@ -133,15 +134,10 @@ async def test_an_edit_that_cannot_tell_its_target_from_others_is_for_flagged_re
 async def test_an_edit_that_is_always_on_needs_no_detector(
     engine, guarded, recipe, person, service, as_tenant, compiled, monkeypatch
 ):
-    """The edit for flagged requests, stronger, as a switch that is on wherever an answer begins."""
+    """The edit for flagged requests, which is on wherever an answer begins."""
     artifacts = guarded.means.artifacts
     fitted = await artifacts.get(compiled, "lunar")
-    (layer,) = (name.removesuffix(".key") for name in fitted.tensors if name.endswith(".key"))
-    switched = {
-        f"{layer}.key".replace("gated/", "always/"): fitted.tensors[f"{layer}.key"],
-        f"{layer}.value".replace("gated/", "always/"): 3 * fitted.tensors[f"{layer}.value"],
-        f"{layer}.floor".replace("gated/", "always/"): torch.tensor([-1e9]),
-    }
+    switched = {name.replace("gated/", "always/"): one for name, one in fitted.tensors.items()}
     names = ("Nobody At All", "Nobody Who Is Compiled", "Nobody Else")
     tenant_id = as_tenant(*(TargetSpec(name=name) for name in names))
     targets = {one.spec.name: one for one in service.registry.snapshot.targets.values() if one.spec.name in names}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ async def test_two_ranks_are_as_one_and_edits_join_an_adapter(engine, oracle, ad
     captured = [torch.tensor(capture) for capture in two.pop("captured")]
     for mine, other in zip(one.pop("captured"), captured, strict=True):
         torch.testing.assert_close(torch.tensor(mine), other, atol=1e-3, rtol=1e-3)
-    assert len({tuple(tokens) for tokens in two.values()}) == len(two), "some control did nothing"
-    assert two.pop("adapted") == _greedy(oracle, added)
-    assert two.pop("adapted and edited") == _greedy(oracle, added, edit_of(captured).delta(LAYER))
-    assert one == two
+    likely = sorted(logprob for _, logprob in two.values())
+    assert all(after - before > 1e-3 for before, after in pairwise(likely)), f"some control did nothing: {two}"
+    assert two.pop("adapted")[0] == _greedy(oracle, added)
+    assert two.pop("adapted and edited")[0] == _greedy(oracle, added, edit_of(captured).delta(LAYER))
+    assert {name: tokens for name, (tokens, _) in one.items()} == {name: tokens for name, (tokens, _) in two.items()}
