@@ -1,16 +1,17 @@
 """What text and sparse features find of targets, alone and together, and what clamping alone makes a model forget.
 
-    python benchmarks/sae_detection.py --prompts FILE
+    python benchmarks/sae_detection.py --subject demo --prompts FILE
     lethe sae train MODEL --layer 2 --width 2048 --prompts FILE --output DIR     # MODEL: lethe demo-model build
-    python benchmarks/sae_detection.py --sae DIR [--targets 10] --json FILE
+    python benchmarks/sae_detection.py --subject demo --sae DIR [--targets 10] --json FILE
 
-The model is the demo model, the targets are people of its forget split, described as the demo describes them. Every
-prompt goes through the engine with all targets watched, as a tenant's would. Figures are means over the targets: each
-target's prompts in a condition against prompts of the same forms about others and everyday prompts. "Both" is the joint
-score that is served, fitted with the target and on none of these prompts; the weight of the features in it was chosen
-on them, though, and so was the rule that at their median the text decides. ``as_served`` is what is flagged at the
-limits of each. Clamping is measured behind the door, once with the text's detectors on and once without; no
-guard of the output is on.
+What is asked in which condition is in ``sae_subjects.py``. Every prompt goes through the engine with all targets
+watched, as a tenant's would. Figures are means over the targets: each target's prompts in a condition against prompts
+of the same forms about others and everyday prompts. "Both" is the joint score that is served, fitted with the target
+and on none of these prompts; the weight of the features in it was chosen on those of the demo model, though, and so was
+the rule that at their median the text decides. "Layers" is O3's score (``layer_scores.py``), "all" is the joint score
+with it, which is not served. ``as_served`` is what is flagged at the limits of each. Clamping is
+measured behind the door, once with the text's detectors on and once without; no guard of the output is on. Of TOFU's
+answers ROUGE-L recall is measured, which is not nought for a model that never learnt them (see ``tofu.json``).
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from engines import become, lethe_engine
+from layer_scores import LayerScore, pooled
+from sae_subjects import CONDITIONS, Marked, Subject, demo, tofu
 from sklearn.metrics import roc_auc_score
 from vllm.engine.protocol import EngineClient
 from vllm.inputs.engine import tokens_input
@@ -36,78 +37,19 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from classifiers.detector import TextDetector, View
 from guard.compile.features import ORDINARY, FeaturesFit
 from guard.compile.grounds import render, survey
-from guard.compile.questions import ordinary
+from guard.compile.questions import on_target, ordinary
 from guard.detection import profile_of
 from guard.engine import GuardedEngine
 from guard.probe import EngineProbe
 from guard.service import GuardService
 from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec
 from guard.worker.controls import RESERVED, Controls, Features
+from sae_features.joint import MOST, WEIGHT
 from sae_features.loading import load
 from sae_features.target import TargetFeatures
-from server.demo.model import build
-from server.demo.recipe import Recipe
-from server.demo.world import PERSON, Entity, Form, Prompt, description
 
-_OWN, _OTHERS, _EVERYDAY = 24, 300, 200
-_REPHRASED = {Form.CLOZE, Form.CHOICE, Form.YES_NO, Form.INSTRUCTION}
-_WITHHELD = {Form.INDIRECT, Form.REVERSE}
 _TEXT = {GuardName.LEXICON, GuardName.SEMANTIC}
 _OUTPUT = {GuardName.LEAK, GuardName.STATEMENTS}
-
-
-def _misspelt(text: str, rng: random.Random) -> str:
-    """Two letters of every second word change places."""
-    words = text.split(" ")
-    for at in range(0, len(words), 2):
-        if len(words[at]) > 3:
-            cut = rng.randrange(1, len(words[at]) - 2)
-            words[at] = words[at][:cut] + words[at][cut + 1] + words[at][cut] + words[at][cut + 2 :]
-    return " ".join(words)
-
-
-def _spaced(text: str, _: random.Random) -> str:
-    return " ".join(text.replace(" ", "  "))
-
-
-def _spelled(text: str, _: random.Random) -> str:
-    return " ".join("-".join(word) if word[:1].isupper() else word for word in text.split(" "))
-
-
-_DISGUISES = (_misspelt, _spaced, _spelled)
-
-#: By condition, which prompts belong to it.
-CONDITIONS: dict[str, Callable[[Prompt], bool]] = {
-    "plain": lambda p: p.form is Form.QUESTION and p.trained,
-    "rephrased": lambda p: p.form in _REPHRASED and p.trained,
-    "obfuscated": lambda p: p.form is Form.QUESTION and p.trained,
-    "name_withheld": lambda p: p.form in _WITHHELD,
-    "held_out": lambda p: p.form in {Form.QUESTION, *_REPHRASED} and not p.trained,
-}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A text in a condition; ``entity`` is None for everyday prompts."""
-
-    text: str
-    entity: str | None
-
-
-def asked(recipe: Recipe, targets: Sequence[Entity], condition: str) -> list[Asked]:
-    """The prompts of a condition: on the targets, on others, and everyday ones."""
-    rng = random.Random(condition)
-    names = {entity.name for entity in targets}
-    retained = {entity.name for entity in recipe.world.retain}
-    fitting = [p for p in recipe.prompts if len(p.messages) == 1 and p.entity and CONDITIONS[condition](p)]
-    rng.shuffle(fitting)
-    chosen = [p for name in sorted(names) for p in [q for q in fitting if q.entity == name][:_OWN]]
-    chosen += [p for p in fitting if p.entity in retained][:_OTHERS]
-    found = [Asked(p.messages[0].content, p.entity) for p in chosen]
-    found += [Asked(text, None) for text in rng.sample(ordinary(2000)[ORDINARY:], _EVERYDAY)]
-    if condition == "obfuscated":
-        found = [Asked(_DISGUISES[i % len(_DISGUISES)](one.text, rng), one.entity) for i, one in enumerate(found)]
-    return found
 
 
 async def seen_by_text(
@@ -154,14 +96,6 @@ async def _generate(engine: EngineClient, ids: list[int], features: Features | N
     return results[-1].outputs[0].text
 
 
-def prompts(recipe: Recipe) -> list[str]:
-    """What the autoencoder is trained on: questions of the demo world, and everyday ones."""
-    rng = random.Random(0)
-    found = rng.sample([p.messages[0].content for p in recipe.prompts if len(p.messages) == 1], 9000) + ordinary(2000)
-    rng.shuffle(found)
-    return [text.replace("\n", " ") for text in found]
-
-
 def figures(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """AUROC, and the recall at the threshold that at most 1 % of the others exceed."""
     limit = np.quantile(other, 0.99, method="higher")
@@ -169,29 +103,25 @@ def figures(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(roc_auc_score(labels, np.concatenate([own, other]))), float((own > limit).mean())
 
 
-async def _recall(engine: EngineClient, probe: EngineProbe, prompts: Sequence[Prompt]) -> float:
+async def _recall(engine: EngineClient, probe: EngineProbe, questions: Sequence[Marked]) -> float:
     gate = asyncio.Semaphore(32)
 
-    async def one(prompt: Prompt) -> bool:
+    async def one(question: Marked) -> float:
         async with gate:
-            text = await _generate(engine, render(probe.tokenizer, prompt.messages[0].content), None, 40)
-        return prompt.is_answered_by(text)
+            return question.mark(await _generate(engine, render(probe.tokenizer, question.text), None, 40))
 
-    return float(np.mean(await asyncio.gather(*map(one, prompts))))
+    return float(np.mean(await asyncio.gather(*map(one, questions))))
 
 
-async def measure(sae: Path, count: int) -> dict[str, Any]:
-    """Everything, on the demo model."""
-    recipe = Recipe()
-    people = [entity for entity in recipe.world.forget if entity.kind == PERSON][:count]
-    specs = [TargetSpec(name=one.name, description=description(one)) for one in people]
+async def measure(subject: Subject, sae: Path) -> dict[str, Any]:
+    """Everything."""
     flags = ("--max-model-len", "512", "--dtype", "float32")
     with TemporaryDirectory() as folder:
         service = GuardService.open(database_url=f"sqlite:///{folder}/lethe.db")
         try:
-            async with lethe_engine(build(recipe).folder, *flags) as engine:
+            async with lethe_engine(subject.model, *flags) as engine:
                 guarded = GuardedEngine(engine, service, load(sae))
-                return await _measured(engine, guarded, service, recipe, people, specs)
+                return await _measured(engine, guarded, service, subject)
         finally:
             service.close()
 
@@ -200,11 +130,10 @@ async def _measured(
     engine: EngineClient,
     guarded: GuardedEngine,
     service: GuardService,
-    recipe: Recipe,
-    people: Sequence[Entity],
-    specs: Sequence[TargetSpec],
+    subject: Subject,
 ) -> dict[str, Any]:
-    targets = service.registry.write(lambda writer: [writer.create_target(spec) for spec in specs])
+    people = list(subject.specs)
+    targets = service.registry.write(lambda writer: [writer.create_target(spec) for spec in subject.specs.values()])
     keys = [target.key for target in targets]
     detector = TextDetector()
     for target in targets:
@@ -220,6 +149,7 @@ async def _measured(
         print({k: artifact.report[k] for k in ("rule", "recall_held_out", "seconds")}, artifact.settings, flush=True)
         await kept.put(target, artifact)
         features.append(TargetFeatures.of(artifact.tensors))
+    layers = await _layer_scores(probe, [target.spec for target in targets])
     names = [await probe.load_features(one) for one in features]
     joint = [one.joint for one in features if one.joint is not None]
     if len(joint) < len(features):
@@ -229,25 +159,30 @@ async def _measured(
     recall: dict[str, dict[str, float]] = {}
     served: dict[str, dict[str, float]] = {}
     for condition in CONDITIONS:
-        prompts = asked(recipe, people, condition)
+        prompts = subject.asked[condition]
         texts = [one.text for one in prompts]
         entity = np.array([one.entity or "" for one in prompts])
         text, thresholds = await seen_by_text(detector, view, keys, texts)
         by_text = text >= thresholds
         margin, flagged = await seen_by_features(engine, probe, names, texts)
         together = np.stack([one.scores(text[:, at], margin[:, at]) for at, one in enumerate(joint)], axis=1)
+        seen = await pooled(probe, texts, range(probe.layers))
+        by_layers = np.stack([one(seen) for one in layers], axis=1)
+        # On the scale of benign prompts, as the features are in the joint score, and with their weight.
+        everything = together + WEIGHT * np.clip(by_layers, -MOST, MOST)
         bars = [thresholds[:, at].min() for at in range(len(targets))]  # one for each target
         beyond = [one.beyond(text[:, at], margin[:, at], bars[at]) for at, one in enumerate(joint)]
         jointly = np.stack(beyond, axis=1) > 0
-        benign = np.flatnonzero(~np.isin(entity, [one.name for one in people]))
-        rows: dict[str, list[tuple[float, float]]] = {"text": [], "sae": [], "both": []}
+        benign = np.flatnonzero(~np.isin(entity, people))
+        scores = {"text": text, "sae": margin, "both": together, "layers": by_layers, "all": everything}
+        rows: dict[str, list[tuple[float, float]]] = {name: [] for name in scores}
         for at, person in enumerate(people):
-            own = np.flatnonzero(entity == person.name)
-            for name, score in (("text", text[:, at]), ("sae", margin[:, at]), ("both", together[:, at])):
-                rows[name].append(figures(score[own], score[benign]))
+            own = np.flatnonzero(entity == person)
+            for name, score in scores.items():
+                rows[name].append(figures(score[own, at], score[benign, at]))
         auroc[condition] = {name: round(float(np.mean([a for a, _ in some])), 4) for name, some in rows.items()}
         recall[condition] = {name: round(float(np.mean([r for _, r in some])), 4) for name, some in rows.items()}
-        mine = np.array([[person.name == one for person in people] for one in entity])
+        mine = np.array([[person == one for person in people] for one in entity])
         served[condition] = {
             f"{name}_{what}": round(float(of[where].mean()), 4)
             for name, of in (("text", by_text), ("sae", flagged), ("both", by_text | jointly))
@@ -255,22 +190,24 @@ async def _measured(
         }
         print(condition, "auroc", auroc[condition], "recall", recall[condition], served[condition], flush=True)
 
-    clamping = await _clamping(guarded, service, probe, recipe, people, targets)
+    clamping = await _clamping(guarded, service, probe, subject, targets)
     return {"recall_at_1pct": recall, "auroc": auroc, "as_served": served, "clamp": clamping}
+
+
+async def _layer_scores(probe: EngineProbe, specs: Sequence[TargetSpec]) -> list[LayerScore]:
+    """Fitted on what the features are fitted on: the questions that a job asks, and everyday prompts."""
+    benign = await pooled(probe, ordinary(ORDINARY), range(probe.layers))
+    return [LayerScore(await pooled(probe, on_target(spec), range(probe.layers)), benign) for spec in specs]
 
 
 async def _clamping(
     guarded: GuardedEngine,
     service: GuardService,
     probe: EngineProbe,
-    recipe: Recipe,
-    people: Sequence[Entity],
+    subject: Subject,
     targets: Sequence[ForgetTarget],
 ) -> dict[str, float]:
     """What is left of questions on the targets, and of others, when flagged requests are clamped and nothing else."""
-    questions = [p for p in recipe.prompts if p.form is Form.QUESTION and len(p.messages) == 1 and p.trained]
-    forget = [p for p in questions if p.entity in {one.name for one in people}]
-    retain = [p for p in questions if p.entity in {one.name for one in recipe.world.retain}][::7][:300]
     found = {}
     for name, on, off in (
         ("before", (), _OUTPUT),
@@ -278,8 +215,8 @@ async def _clamping(
         ("clamped_by_features", targets, _TEXT | _OUTPUT),
     ):
         become(service, on, "clamp", {g: GuardToggle(enabled=g not in off, deadline_ms=600_000) for g in GuardName})
-        for kind, prompts in (("forget", forget), ("retain", retain)):
-            found[f"{kind}_{name}"] = round(await _recall(guarded, probe, prompts), 4)
+        for kind, questions in (("forget", subject.forget), ("retain", subject.retain)):
+            found[f"{kind}_{name}"] = round(await _recall(guarded, probe, questions), 4)
     print(found)
     return found
 
@@ -287,17 +224,21 @@ async def _clamping(
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subject", choices=("demo", "tofu"), default="demo")
+    parser.add_argument("--model", type=Path, help="of TOFU", default="../shared/models/tofu-full")
+    parser.add_argument("--data", type=Path, help="folder of TOFU's files", default="../shared/data/tofu")
     parser.add_argument("--prompts", type=Path, help="write what the autoencoder is trained on to this file, and end")
     parser.add_argument("--sae", type=Path)
     parser.add_argument("--targets", type=int, default=10)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    subject = demo(args.targets) if args.subject == "demo" else tofu(args.model, args.data, args.targets)
     if args.prompts is not None:
-        args.prompts.write_text("\n".join(prompts(Recipe())))
+        args.prompts.write_text("\n".join(text.replace("\n", " ") for text in subject.texts))
         return
     if args.sae is None or args.json is None:
         parser.error("--sae and --json are needed, or --prompts")
-    found = asyncio.run(measure(args.sae, args.targets))
+    found = asyncio.run(measure(subject, args.sae))
     args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -18,7 +18,7 @@ from sae_features.conformal import enough, quantile
 #: The weight of the features, chosen on the prompts of `benchmarks/sae_detection.py`, where any from 0.1 to 1 served.
 WEIGHT = 0.3
 #: So many units of the features count at most, either way: a residual stream like none that was fitted on says nothing.
-_MOST = 2.0
+MOST = 2.0
 #: Scores of the text detector nearer to 0 or 1 than this are not told apart.
 _SURE = 1e-4
 
@@ -64,7 +64,7 @@ class Joint:
             text: (n,), the text detector's scores in [0, 1]; 0 where it saw nothing to compare.
             margins: (n,), by how much the features' means exceed their limits.
         """
-        seen = np.clip(self.features(np.asarray(margins, dtype=np.float64)), -_MOST, _MOST)
+        seen = np.clip(self.features(np.asarray(margins, dtype=np.float64)), -MOST, MOST)
         return self.text(_log_odds(text)) + WEIGHT * seen
 
     def beyond(
