@@ -168,6 +168,8 @@ class GuardedEngine:
                 else:
                     served = self._enforced(request, plan, policy, serving)
                 source = await stack.enter_async_context(contextlib.aclosing(served))
+            done = plan if part is None else replace(plan, action=PARTIAL)
+            service.count(done, policy)
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
             leaks: list[tuple[Match | Hit, bool]] = []
@@ -194,9 +196,7 @@ class GuardedEngine:
             finally:
                 elapsed = time.perf_counter() - began
                 view = request.view
-                if part is not None:
-                    plan = replace(plan, action=PARTIAL)
-                service.record(request.request_id, caller, policy, view, verdict, plan, leaks, elapsed, unavailable)
+                service.record(request.request_id, caller, policy, view, verdict, done, leaks, elapsed, unavailable)
 
     async def _unbroken(
         self,

@@ -113,8 +113,11 @@ class GuardService:
         return self.registry.snapshot.policies[caller.tenant_id]
 
     def decide(self, verdict: Verdict, policy_: TenantPolicy) -> Plan:
-        """What to do with a request, counted in the metrics. See :func:`guard.policy.decide`."""
-        plan = policy.decide(verdict, policy_, self.registry.defaults.strictness)
+        """What to do with a request. See :func:`guard.policy.decide`."""
+        return policy.decide(verdict, policy_, self.registry.defaults.strictness)
+
+    def count(self, plan: Plan, policy_: TenantPolicy) -> None:
+        """Count in the metrics how a request is served."""
         metrics.REQUESTS.labels(action=plan.action or "pass").inc()
         for finding in plan.findings:
             metrics.VERDICTS.labels(guard=finding.guard, action=plan.action, mode=Mode.ENFORCE).inc()
@@ -122,7 +125,6 @@ class GuardService:
             metrics.VERDICTS.labels(guard=finding.guard, action="none", mode=Mode.MONITOR).inc()
         for guard in plan.unavailable:
             metrics.UNAVAILABLE.labels(guard=guard, on_error=policy_.guards[guard].on_error).inc()
-        return plan
 
     def targets_of(self, plan: Plan) -> Iterator[ForgetTarget]:
         """The targets that a plan acts on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,9 @@ def train(
     layer: Annotated[int, typer.Option(help="Read the residual stream after this layer, counted from 0.", min=0)],
     output: Annotated[Path, typer.Option(help="Folder for the result; an interrupted training goes on from it.")],
     text: Annotated[Files, typer.Option(help="File of texts, one a line. Repeatable.", exists=True)] = None,
-    prompts: Annotated[Files, typer.Option(help="File of user messages, one a line; answered by the model.")] = None,
+    prompts: Annotated[
+        Files, typer.Option(help="File of user messages, one a line; answered by the model.", exists=True)
+    ] = None,
     width: Annotated[int, typer.Option(help="Features.", min=1)] = 4096,
     k: Annotated[int, typer.Option("--k", help="Active features of a token, on average.", min=1)] = 32,
     tokens: Annotated[int, typer.Option(help="Tokens to train on.", min=1)] = 400_000,
@@ -89,7 +92,11 @@ async def _train(
 
     worker = ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", model, *worker, *flags])
-    async with build_async_engine_client(args) as engine:
+    async with AsyncExitStack() as stack:
+        try:
+            engine = await stack.enter_async_context(build_async_engine_client(args))
+        except (RuntimeError, OSError) as error:  # vLLM has said more of it before
+            raise ValueError(f"the engine does not start: {error}") from error
         probe = EngineProbe(engine)
         if settings.layer >= probe.layers:
             raise ValueError(f"the model has layers 0 to {probe.layers - 1}")

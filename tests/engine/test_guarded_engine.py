@@ -12,6 +12,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
+from guard.metrics import REQUESTS
 from guard.types import GuardName, Mode, TargetSpec
 from server.demo.world import PERSON, Form
 
@@ -84,7 +85,9 @@ async def test_clean_prompts_of_a_guarded_tenant_are_answered_as_ever(guarded, e
 async def test_what_is_asked_besides_is_answered(guarded, engine, recorded, as_tenant, person, action, asked):
     both = _rendered(engine, asked.format(f"Which book did {person.name} write?"))
     as_tenant(TargetSpec(name=person.name), action=action)
+    counted = REQUESTS.labels(action="partial")._value.get()
     outputs = await _ask(guarded, both)
+    assert REQUESTS.labels(action="partial")._value.get() == counted + 1
     assert _text(outputs) == _text(await _ask(engine, _rendered(engine, "What is a window?")))
     assert outputs[0].prompt_token_ids == both
     assert (await recorded(outputs)).action == "partial"

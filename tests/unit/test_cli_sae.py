@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,3 +113,18 @@ def test_what_the_settings_name_is_opened_or_said_to_be_missing(tmp_path: Path) 
         open_autoencoder(Settings(sae=str(tmp_path / "nowhere")))
     with pytest.raises(AutoencoderError):
         open_autoencoder(Settings(sae="a-release-without-an-id"))
+
+
+def test_an_engine_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def failing(args: Any) -> Any:
+        raise RuntimeError("Engine core initialization failed.")
+        yield
+
+    monkeypatch.setattr("vllm.entrypoints.launchers.api_server.entry.build_async_engine_client", failing)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n")
+    command = ["train", "model", "--layer", "1", "--text", str(texts), "--output", str(tmp_path / "sae")]
+    result = CliRunner().invoke(sae.app, command)
+    assert result.exit_code == 2
+    assert "Engine core initialization failed." in result.stderr and "Traceback" not in result.stderr
