@@ -113,7 +113,7 @@ async def _recall(engine: EngineClient, probe: EngineProbe, questions: Sequence[
     return float(np.mean(await asyncio.gather(*map(one, questions))))
 
 
-async def measure(subject: Subject, sae: Path) -> dict[str, Any]:
+async def measure(subject: Subject, sae: Path, kept: Path | None) -> dict[str, Any]:
     """Everything."""
     flags = ("--max-model-len", "512", "--dtype", "float32")
     with TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ async def measure(subject: Subject, sae: Path) -> dict[str, Any]:
         try:
             async with lethe_engine(subject.model, *flags) as engine:
                 guarded = GuardedEngine(engine, service, load(sae))
-                return await _measured(engine, guarded, service, subject)
+                return await _measured(engine, guarded, service, subject, kept)
         finally:
             service.close()
 
@@ -131,6 +131,7 @@ async def _measured(
     guarded: GuardedEngine,
     service: GuardService,
     subject: Subject,
+    raw: Path | None,
 ) -> dict[str, Any]:
     people = list(subject.specs)
     targets = service.registry.write(lambda writer: [writer.create_target(spec) for spec in subject.specs.values()])
@@ -174,6 +175,18 @@ async def _measured(
         beyond = [one.beyond(text[:, at], margin[:, at], bars[at]) for at, one in enumerate(joint)]
         jointly = np.stack(beyond, axis=1) > 0
         benign = np.flatnonzero(~np.isin(entity, people))
+        if raw is not None:
+            raw.mkdir(parents=True, exist_ok=True)
+            numbers = np.array([one.numbers() for one in joint])
+            np.savez(
+                raw / f"{condition}.npz",
+                text=text,
+                sae=margin,
+                layers=by_layers,
+                entity=entity,
+                bars=bars,
+                joint=numbers,
+            )
         scores = {"text": text, "sae": margin, "both": together, "layers": by_layers, "all": everything}
         rows: dict[str, list[tuple[float, float]]] = {name: [] for name in scores}
         for at, person in enumerate(people):
@@ -231,6 +244,7 @@ def main() -> None:
     parser.add_argument("--sae", type=Path)
     parser.add_argument("--targets", type=int, default=10)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--scores", type=Path, help="folder for the raw scores, one .npz a condition")
     args = parser.parse_args()
     subject = demo(args.targets) if args.subject == "demo" else tofu(args.model, args.data, args.targets)
     if args.prompts is not None:
@@ -238,7 +252,7 @@ def main() -> None:
         return
     if args.sae is None or args.json is None:
         parser.error("--sae and --json are needed, or --prompts")
-    found = asyncio.run(measure(subject, args.sae))
+    found = asyncio.run(measure(subject, args.sae, args.scores))
     args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
