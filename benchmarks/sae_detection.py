@@ -21,6 +21,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 from engines import become, lethe_engine
 from layer_scores import LayerScore, pooled
-from sae_subjects import CONDITIONS, Marked, Subject, demo, tofu
+from sae_subjects import CONDITIONS, Asked, Marked, Subject, demo, tofu
 from sklearn.metrics import roc_auc_score
 from vllm.engine.protocol import EngineClient
 from vllm.inputs.engine import tokens_input
@@ -44,7 +45,7 @@ from guard.probe import EngineProbe
 from guard.service import GuardService
 from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec
 from guard.worker.controls import RESERVED, Controls, Features
-from sae_features.joint import MOST, WEIGHT
+from sae_features.joint import MOST, WEIGHT, Joint
 from sae_features.loading import load
 from sae_features.target import TargetFeatures
 
@@ -113,35 +114,51 @@ async def _recall(engine: EngineClient, probe: EngineProbe, questions: Sequence[
     return float(np.mean(await asyncio.gather(*map(one, questions))))
 
 
-async def measure(subject: Subject, sae: Path, kept: Path | None) -> dict[str, Any]:
-    """Everything."""
+async def measure(subject: Subject, sae: Path, raw: Path | None) -> dict[str, Any]:
+    """Everything; the raw scores go to the folder ``raw``."""
     flags = ("--max-model-len", "512", "--dtype", "float32")
     with TemporaryDirectory() as folder:
         service = GuardService.open(database_url=f"sqlite:///{folder}/lethe.db")
         try:
             async with lethe_engine(subject.model, *flags) as engine:
                 guarded = GuardedEngine(engine, service, load(sae))
-                return await _measured(engine, guarded, service, subject, kept)
+                fitted = await _fitted(guarded, service, subject)
+                found: dict[str, dict[str, Any]] = {"recall_at_1pct": {}, "auroc": {}, "as_served": {}}
+                for condition in CONDITIONS:
+                    scores = await _scored(engine, fitted, subject.asked[condition])
+                    if raw is not None:
+                        raw.mkdir(parents=True, exist_ok=True)
+                        joint = np.array([one.numbers() for one in fitted.joint])
+                        np.savez(raw / f"{condition}.npz", joint=joint, **asdict(scores))
+                    for kind, of in _figures(fitted, scores, list(subject.specs)).items():
+                        found[kind][condition] = of
+                    print(condition, {kind: of[condition] for kind, of in found.items()}, flush=True)
+                clamp = await _clamping(guarded, service, fitted.probe, subject, fitted.targets)
+                return {**found, "clamp": clamp}
         finally:
             service.close()
 
 
-async def _measured(
-    engine: EngineClient,
-    guarded: GuardedEngine,
-    service: GuardService,
-    subject: Subject,
-    raw: Path | None,
-) -> dict[str, Any]:
-    people = list(subject.specs)
+@dataclass(frozen=True)
+class _Fitted:
+    """The targets of a subject, ready to be found; everything in their order."""
+
+    targets: list[ForgetTarget]
+    detector: TextDetector
+    view: View
+    probe: EngineProbe
+    names: list[str]
+    joint: list[Joint]
+    layers: list[LayerScore]
+
+
+async def _fitted(guarded: GuardedEngine, service: GuardService, subject: Subject) -> _Fitted:
     targets = service.registry.write(lambda writer: [writer.create_target(spec) for spec in subject.specs.values()])
-    keys = [target.key for target in targets]
     detector = TextDetector()
     for target in targets:
         detector.add(detector.compile(profile_of(target)))
-    view = detector.view(keys)
     probe, autoencoder, kept = guarded.means.probe, guarded.means.autoencoder, guarded.means.artifacts
-    assert probe is not None and autoencoder is not None and kept is not None
+    assert isinstance(probe, EngineProbe) and autoencoder is not None and kept is not None
     grounds = await survey(probe, [target.spec.name for target in targets])
     fit = FeaturesFit(probe, autoencoder, service.detection.scores)
     features = []
@@ -150,61 +167,73 @@ async def _measured(
         print({k: artifact.report[k] for k in ("rule", "recall_held_out", "seconds")}, artifact.settings, flush=True)
         await kept.put(target, artifact)
         features.append(TargetFeatures.of(artifact.tensors))
-    layers = await _layer_scores(probe, [target.spec for target in targets])
-    names = [await probe.load_features(one) for one in features]
     joint = [one.joint for one in features if one.joint is not None]
     if len(joint) < len(features):
         raise RuntimeError("there were too few benign prompts for a joint decision")
+    return _Fitted(
+        targets=targets,
+        detector=detector,
+        view=detector.view([target.key for target in targets]),
+        probe=probe,
+        names=[await probe.load_features(one) for one in features],
+        joint=joint,
+        layers=await _layer_scores(probe, [target.spec for target in targets]),
+    )
 
-    auroc: dict[str, dict[str, float]] = {}
-    recall: dict[str, dict[str, float]] = {}
-    served: dict[str, dict[str, float]] = {}
-    for condition in CONDITIONS:
-        prompts = subject.asked[condition]
-        texts = [one.text for one in prompts]
-        entity = np.array([one.entity or "" for one in prompts])
-        text, thresholds = await seen_by_text(detector, view, keys, texts)
-        by_text = text >= thresholds
-        margin, flagged = await seen_by_features(engine, probe, names, texts)
-        together = np.stack([one.scores(text[:, at], margin[:, at]) for at, one in enumerate(joint)], axis=1)
-        seen = await pooled(probe, texts, range(probe.layers))
-        by_layers = np.stack([one(seen) for one in layers], axis=1)
+
+@dataclass(frozen=True)
+class _Scores:
+    """What was seen of the prompts of a condition: (texts, targets) each, and what each text is on, "" for nothing."""
+
+    entity: np.ndarray
+    text: np.ndarray
+    thresholds: np.ndarray
+    features: np.ndarray
+    flagged: np.ndarray
+    layers: np.ndarray
+
+
+async def _scored(engine: EngineClient, fitted: _Fitted, prompts: Sequence[Asked]) -> _Scores:
+    texts = [one.text for one in prompts]
+    keys = [target.key for target in fitted.targets]
+    text, thresholds = await seen_by_text(fitted.detector, fitted.view, keys, texts)
+    features, flagged = await seen_by_features(engine, fitted.probe, fitted.names, texts)
+    means = await pooled(fitted.probe, texts, range(fitted.probe.layers))
+    layers = np.stack([one(means) for one in fitted.layers], axis=1)
+    return _Scores(np.array([one.entity or "" for one in prompts]), text, thresholds, features, flagged, layers)
+
+
+def _figures(fitted: _Fitted, scores: _Scores, people: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Recall at 1 % false alarms, AUROC, and what is flagged at the limits that are served."""
+    joint = list(enumerate(fitted.joint))
+    together = np.stack([one.scores(scores.text[:, at], scores.features[:, at]) for at, one in joint], axis=1)
+    kinds = {
+        "text": scores.text,
+        "sae": scores.features,
+        "both": together,
+        "layers": scores.layers,
         # On the scale of benign prompts, as the features are in the joint score, and with their weight.
-        everything = together + WEIGHT * np.clip(by_layers, -MOST, MOST)
-        bars = [thresholds[:, at].min() for at in range(len(targets))]  # one for each target
-        beyond = [one.beyond(text[:, at], margin[:, at], bars[at]) for at, one in enumerate(joint)]
-        jointly = np.stack(beyond, axis=1) > 0
-        benign = np.flatnonzero(~np.isin(entity, people))
-        if raw is not None:
-            raw.mkdir(parents=True, exist_ok=True)
-            numbers = np.array([one.numbers() for one in joint])
-            np.savez(
-                raw / f"{condition}.npz",
-                text=text,
-                sae=margin,
-                layers=by_layers,
-                entity=entity,
-                bars=bars,
-                joint=numbers,
-            )
-        scores = {"text": text, "sae": margin, "both": together, "layers": by_layers, "all": everything}
-        rows: dict[str, list[tuple[float, float]]] = {name: [] for name in scores}
-        for at, person in enumerate(people):
-            own = np.flatnonzero(entity == person)
-            for name, score in scores.items():
-                rows[name].append(figures(score[own, at], score[benign, at]))
-        auroc[condition] = {name: round(float(np.mean([a for a, _ in some])), 4) for name, some in rows.items()}
-        recall[condition] = {name: round(float(np.mean([r for _, r in some])), 4) for name, some in rows.items()}
-        mine = np.array([[person == one for person in people] for one in entity])
-        served[condition] = {
-            f"{name}_{what}": round(float(of[where].mean()), 4)
-            for name, of in (("text", by_text), ("sae", flagged), ("both", by_text | jointly))
-            for what, where in (("flagged", mine), ("false_alarms_per_target", benign))
-        }
-        print(condition, "auroc", auroc[condition], "recall", recall[condition], served[condition], flush=True)
-
-    clamping = await _clamping(guarded, service, probe, subject, targets)
-    return {"recall_at_1pct": recall, "auroc": auroc, "as_served": served, "clamp": clamping}
+        "all": together + WEIGHT * np.clip(scores.layers, -MOST, MOST),
+    }
+    benign = np.flatnonzero(~np.isin(scores.entity, people))
+    recall, auroc = {}, {}
+    for name, of in kinds.items():
+        rows = [figures(of[scores.entity == person, at], of[benign, at]) for at, person in enumerate(people)]
+        auroc[name], recall[name] = (round(float(np.mean(column)), 4) for column in zip(*rows, strict=True))
+    thresholds = scores.thresholds.min(axis=0)  # one for each target
+    beyond = [one.beyond(scores.text[:, at], scores.features[:, at], thresholds[at]) for at, one in joint]
+    by_text = scores.text >= scores.thresholds
+    mine = np.array([[person == one for person in people] for one in scores.entity])
+    served = {
+        f"{name}_{what}": round(float(of[where].mean()), 4)
+        for name, of in (
+            ("text", by_text),
+            ("sae", scores.flagged),
+            ("both", by_text | (np.stack(beyond, axis=1) > 0)),
+        )
+        for what, where in (("flagged", mine), ("false_alarms_per_target", benign))
+    }
+    return {"recall_at_1pct": recall, "auroc": auroc, "as_served": served}
 
 
 async def _layer_scores(probe: EngineProbe, specs: Sequence[TargetSpec]) -> list[LayerScore]:

@@ -3,8 +3,10 @@
     python benchmarks/tap.py [--features 16 128 1024] [--rounds 10] --json FILE
 
 The model has the shape of SmolLM-135M with dummy weights. Every round asks the same prompts of the same engine without
-features and with 16, 128 and 1,024 of them, watched and clamped, in random order; ratios are of the medians over the
-rounds. Without features the taps are idle; what they then cost is not in the ratios.
+features and with 16, 128 and 1,024 of them, in random order; ratios are of the medians over the rounds. ``joint``:
+watched beside the text detector, asked at the end of the prompt and silent, as clean traffic is served; ``watched``: by
+themselves, at every token, silent; ``clamped``: flagged at once and clamped from there on. Without features the taps
+are idle; what they then cost is not in the ratios.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from engines import lethe_engine
 from vllm.engine.protocol import EngineClient
@@ -53,8 +56,8 @@ CONFIG: dict[str, Any] = {
 _PROMPT, _CLIENTS, _TOKENS = 256, 8, 32
 
 
-def features_of(count: int) -> TargetFeatures:
-    """Random features, of which every twentieth token or so has one."""
+def features_of(count: int, limit: float) -> TargetFeatures:
+    """Random features with a limit that every mean exceeds, or none."""
     generator = torch.Generator().manual_seed(count)
     encoder, decoder = (torch.randn(count, _HIDDEN, generator=generator) for _ in range(2))
     whole = SparseAutoencoder(
@@ -69,17 +72,26 @@ def features_of(count: int) -> TargetFeatures:
         layer=_LAYER,
         source="random",
     )
-    limits = Thresholds((), (-1.0,), 0.01)  # flagged at once: everything that a clamp costs is paid
+    limits = Thresholds((), (limit,), 0.01)
     return TargetFeatures(whole, torch.ones(count, dtype=torch.bool), torch.ones(count), limits, 1.0)
 
 
-async def _ask(engine: EngineClient, ids: list[int], name: str | None, tokens: int) -> tuple[float, float]:
+def uses(count: int, silent: str, flagged: str) -> dict[str, Features]:
+    """How a request may use a set of so many features, given the names of one that is silent and one that is not."""
+    return {
+        f"{count} joint": Features(watch=(silent,), once=(silent,)),
+        f"{count} watched": Features(watch=(silent,)),
+        f"{count} clamped": Features(watch=(flagged,), clamp=(flagged,)),
+    }
+
+
+async def _ask(engine: EngineClient, ids: list[int], use: Features | None, tokens: int) -> tuple[float, float]:
     """Seconds to the first token, and from there for each further one."""
     params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, output_kind=RequestOutputKind.DELTA)
     params.skip_reading_prefix_cache = True
     prompt: dict[str, Any] = dict(tokens_input(ids))
-    if name is not None:
-        controls = Controls(features=Features(watch=(name,), clamp=(name,), ticket=secrets.token_hex(8)))
+    if use is not None:
+        controls = Controls(features=msgspec.structs.replace(use, ticket=secrets.token_hex(8)))
         params.extra_args, prompt["cache_salt"] = {RESERVED: controls.to_wire()}, controls.salt
     began, first = time.perf_counter(), None
     async for _ in engine.generate(prompt, params, f"tap-{secrets.token_hex(8)}"):
@@ -98,26 +110,30 @@ async def measure(counts: list[int], rounds: int) -> dict[str, Any]:
         flags = ("--load-format", "dummy", "--max-model-len", "512", "--dtype", "bfloat16")
         async with lethe_engine(Path(folder), *flags) as engine:
             probe = EngineProbe(engine)
-            names: dict[int, str | None] = {0: None}
+            kinds: dict[str, Features | None] = {"0": None}
             for count in counts:
-                names[count] = await probe.load_features(features_of(count))
-            first: dict[int, list[float]] = {count: [] for count in names}
-            step: dict[int, list[float]] = {count: [] for count in names}
+                silent, flagged = [await probe.load_features(features_of(count, limit)) for limit in (1e9, -1e9)]
+                kinds |= uses(count, silent, flagged)
+            first: dict[str, list[float]] = {kind: [] for kind in kinds}
+            step: dict[str, list[float]] = {kind: [] for kind in kinds}
             for number in range(rounds + 1):
                 prompts = [[rng.randrange(10, 4000) for _ in range(_PROMPT)] for _ in range(_CLIENTS)]
-                for count in rng.sample(list(names), len(names)):
-                    alone = [(await _ask(engine, ids, names[count], 1))[0] for ids in prompts[:4]]
-                    together = await asyncio.gather(*(_ask(engine, ids, names[count], _TOKENS) for ids in prompts))
+                for kind in rng.sample(list(kinds), len(kinds)):
+                    alone = [(await _ask(engine, ids, kinds[kind], 1))[0] for ids in prompts[:4]]
+                    together = await asyncio.gather(*(_ask(engine, ids, kinds[kind], _TOKENS) for ids in prompts))
                     if number:  # the first round warms up
-                        first[count].append(statistics.median(alone) * 1e3)
-                        step[count].append(statistics.median(each for _, each in together) * 1e3)
+                        first[kind].append(statistics.median(alone) * 1e3)
+                        step[kind].append(statistics.median(each for _, each in together) * 1e3)
     middle = {
-        kind: {str(count): round(statistics.median(of), 3) for count, of in some.items()}
-        for kind, some in (("first_token_ms", first), ("step_ms", step))
+        what: {kind: round(statistics.median(of), 3) for kind, of in some.items()}
+        for what, some in (("first_token_ms", first), ("step_ms", step))
     }
-    ratios = {kind: {count: round(value / of["0"], 4) for count, value in of.items()} for kind, of in middle.items()}
-    spread = {str(count): [round(min(of), 3), round(max(of), 3)] for count, of in first.items()}
-    return {**middle, "ratio": ratios, "first_token_range_ms": spread, "rounds": rounds}
+    ratios = {what: {kind: round(value / of["0"], 4) for kind, value in of.items()} for what, of in middle.items()}
+    spread = {
+        what: {kind: [round(min(of), 3), round(max(of), 3)] for kind, of in some.items()}
+        for what, some in (("first_token_ms", first), ("step_ms", step))
+    }
+    return {**middle, "ratio": ratios, "range": spread, "rounds": rounds}
 
 
 def main() -> None:

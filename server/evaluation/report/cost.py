@@ -158,6 +158,17 @@ def compiling(figures: Figures) -> list[Table]:
     ]
 
 
+def tap(figures: Figures) -> list[Table]:
+    """What reading features takes of a first token and of a step, beside the same engine without any."""
+    ratio = figures["ratio"]
+    rows = [
+        (kind, first, ratio["first_token_ms"][kind], figures["step_ms"][kind], ratio["step_ms"][kind])
+        for kind, first in figures["first_token_ms"].items()
+    ]
+    columns = ("features", "first token, ms", "of none", "a step of decoding, ms", "of none")
+    return [table(columns, rows, f"Medians of {figures['rounds']} rounds")]
+
+
 KINDS = (
     Kind(
         "overhead",
@@ -180,6 +191,13 @@ KINDS = (
         "python benchmarks/semantic_stage.py --rounds 4 --seconds 4 --json benchmarks/results/semantic_stage.json",
         semantic_stage,
         "Engine and encoder shared two cores with other work.",
+    ),
+    Kind(
+        "tap",
+        "Features in the forward pass",
+        "python benchmarks/tap.py --json benchmarks/results/tap.json",
+        tap,
+        "joint: watched beside the text detector, as clean traffic is; watched, clamped: at every token.",
     ),
     Kind(
         "tenants",

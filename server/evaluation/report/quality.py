@@ -209,6 +209,14 @@ KINDS = (
         "Features of a sparse autoencoder",
         "python benchmarks/sae_detection.py --sae DIR --json benchmarks/results/sae_detection.json",
         sae_detection,
+        "The demo model. The weight of the features in the joint score was chosen on these prompts.",
+    ),
+    Kind(
+        "sae_detection_tofu",
+        "Features of a sparse autoencoder, TOFU",
+        "python benchmarks/sae_detection.py --subject tofu --sae DIR --json benchmarks/results/sae_detection_tofu.json",
+        sae_detection,
+        "Recall of answers is ROUGE-L, of which a model that never learnt them has some too.",
     ),
     Kind("skills", "Skills", "python benchmarks/skills.py --json benchmarks/results/skills.json", skills),
 )
