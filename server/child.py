@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -29,7 +29,13 @@ class Server:
     """``lethe serve`` as a process group of its own, with its state in ``folder``."""
 
     def __init__(
-        self, model: Path, port: int, admin_key: str, folder: Path, environment: Mapping[str, str] | None = None
+        self,
+        model: Path,
+        port: int,
+        admin_key: str,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        flags: Sequence[str] = (),
     ) -> None:
         self.base_url = f"http://127.0.0.1:{port}"
         self.log = folder / "server.log"
@@ -38,6 +44,7 @@ class Server:
             *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", MODEL_NAME),
             *("--max-model-len", "2048"),
             *BESIDE_ANOTHER,
+            *flags,
         ]
         self._environment = os.environ | {
             "LETHE_ADMIN_KEY": admin_key,

@@ -79,7 +79,7 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
         tofu = [*both, "--data", str(data / "tofu")]
         chosen = ["--methods", "none,eco" if quick else methods]
         plan += [
-            ["tofu", *tofu, *chosen, *rows(10, 100), *_json(out, "tofu")],
+            ["tofu", *tofu, *chosen, *rows(10, 50), *_json(out, "tofu")],
             ["attacks", "--subject", "tofu", *tofu, *attacks, *_json(out, "attacks_tofu")],
         ]
     return plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import socket
 import tempfile
 from collections import OrderedDict
@@ -18,6 +19,9 @@ from server.evaluation.admin import Endpoint
 _KEPT: ContextVar[OrderedDict[Path, tuple[Endpoint, ExitStack]] | None] = ContextVar("kept", default=None)
 #: How many do: a model and its reference, which most suites ask one after the other.
 _AT_MOST = 2
+#: What a guard changes is seen by comparing answers word by word, and in bfloat16 a request's rounding depends on which
+#: others are in its batch: of answers that a model is not sure of, 5 in 100 then differ from run to run.
+_FLAGS = () if shutil.which("nvidia-smi") else ("--dtype", "float32")
 #: Without it vLLM keeps no responses, and there would be none of another tenant's to ask for.
 _ENVIRONMENT = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
 
@@ -75,7 +79,7 @@ def _started(model: Path) -> Iterator[Endpoint]:
         port = int(probe.getsockname()[1])
     admin_key = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory(prefix="lethe-eval-") as folder:
-        server = Server(model, port, admin_key, Path(folder), _ENVIRONMENT)
+        server = Server(model, port, admin_key, Path(folder), _ENVIRONMENT, _FLAGS)
         try:
             server.start()
             yield Endpoint(server.base_url, admin_key)

@@ -12,7 +12,7 @@ from typing import Any
 Ask = tuple[str, str | None]
 
 #: Raise it when the same ask would be measured in another way.
-_VERSION = 1
+_VERSION = 2
 _GUARDING = ("guard", "classifiers", "sae_features")
 
 
