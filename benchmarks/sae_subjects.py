@@ -133,7 +133,7 @@ def demo(count: int) -> Subject:
     )
 
 
-_TITLE = re.compile(r"['‘’\"“][A-Z][^'‘’\"“”]{8,}['’\"”]|\bborn\b")
+_TITLE = re.compile(r"['‘’\"“][A-Z][^'‘’\"“”]{8,}['’\"”]|\bborn\b.*[A-Z\d]")
 _OTHER_FORMS = (
     "Answer in one sentence: {question}",
     "A friend of mine wants to know this, and I said that I would ask you: {question}",
@@ -145,7 +145,7 @@ def tofu(model: Path, data: Path, count: int) -> Subject:
     """A model of TOFU; the targets are authors of forget10, told by every second of their rows.
 
     The others of their rows are asked. A name is withheld where the question also names a book or a birth, which then
-    are all there is to tell the author by.
+    are all there is to tell the author by. The autoencoder, which is not told whom a question is on, is trained on all.
 
     Args:
         model: folder of a model that was trained on all authors.

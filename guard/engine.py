@@ -148,7 +148,8 @@ class GuardedEngine:
                 toggle = policy.guards[GuardName.FEATURES]
                 sight = await self._features.judge(watch, verdict, request, toggle, first)
             judged, verdict = time.perf_counter(), sight.verdict
-            plan = service.decide(verdict, policy)
+            done = plan = service.decide(verdict, policy)
+            stack.callback(lambda: service.count(done, policy))
             source: AsyncIterator[RequestOutput]
             part: GuardedRequest | None = None
             if sight.carries_out(plan):
@@ -168,8 +169,8 @@ class GuardedEngine:
                 else:
                     served = self._enforced(request, plan, policy, serving)
                 source = await stack.enter_async_context(contextlib.aclosing(served))
-            done = plan if part is None else replace(plan, action=PARTIAL)
-            service.count(done, policy)
+            if part is not None:
+                done = replace(plan, action=PARTIAL)
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
             leaks: list[tuple[Match | Hit, bool]] = []

@@ -7,8 +7,11 @@ Measured are, each from 0 to 1 and on questions that the model itself answered b
 * *kept*: the share of the words of its other answers that still are, when such a question is flagged by mistake;
 * *fluency*: the share of answers on the target that are well-formed (:mod:`guard.compile.fluency`).
 
-The score is their harmonic mean, so that none makes up for another. What forgets too little is not eligible, whatever
-its score; where nothing is, ``auto`` stays what the server's default says.
+The score is the harmonic mean of forgetting and fluency, so that neither makes up for the other, less what is lost of
+other answers as often as they are flagged by mistake. What acts on the prompt or on where an answer begins loses next
+to all of those, so in a mean of all three it would be chance that decides. Of equals it is ``eco``, which alone also
+hides what a client reads out of log-probabilities. What forgets too little is not eligible,
+whatever its score; where nothing is, ``auto`` stays what the server's default says.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from guard.compile.grounds import Grounds, is_refusal, render
 from guard.compile.jobs import Progress
 from guard.compile.trial import alike
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, UnpreparedError
+from guard.interventions.corruption import Eco
 from guard.outputs import GuardedRequest
 from guard.policy import AUTO
 from guard.probe import Probe
@@ -37,6 +41,8 @@ from guard.types import ForgetTarget, Gating
 
 #: How much must be forgotten.
 _LEAST = 0.8
+#: The share of requests on other things that are flagged by mistake, at most.
+_MISTAKEN = 0.01
 _ASKED, _OTHERS, _TOKENS = 24, 16, 24
 
 #: Token ids, and what the model says to them.
@@ -54,8 +60,8 @@ class Appraised:
 
     @property
     def score(self) -> float:
-        """Higher is better, 0 to 1."""
-        return harmonic_mean([self.forget, self.kept, self.fluency])
+        """Higher is better, in hundredths: what is measured on two dozen answers tells no finer ones apart."""
+        return round(harmonic_mean([self.forget, self.fluency]) - _MISTAKEN * (1 - self.kept), 2)
 
 
 class AutoFit:
@@ -88,7 +94,7 @@ class AutoFit:
             except UnpreparedError:
                 continue
         eligible = {name: one.score for name, one in found.items() if one.forget >= _LEAST}
-        chosen = max(eligible, key=eligible.__getitem__, default="")
+        chosen = max(eligible, key=lambda name: (eligible[name], name == Eco.name), default="")
         report["actions"] = {
             name: {**{key: round(value, 3) for key, value in asdict(one).items()}, "score": round(one.score, 3)}
             for name, one in found.items()

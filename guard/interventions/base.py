@@ -21,7 +21,7 @@ Serve = Callable[[GuardedRequest], AsyncGenerator[RequestOutput, None]]
 
 
 class UnpreparedError(Exception):
-    """An intervention cannot act on a target yet; the message says what is missing. The request is refused instead."""
+    """An intervention cannot act on a target yet, or on a request; the message says why. It is refused instead."""
 
 
 #: Scores in [0, 1] of one target, of prompts that are given as their texts.

@@ -5,7 +5,10 @@ What is fitted, and by which formula, is in :mod:`guard.methods`; fitting is a c
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from vllm.logger import init_logger
+from vllm.sampling_params import SamplingParams
 
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.methods.edit import Edit
@@ -18,6 +21,9 @@ logger = init_logger(__name__)
 
 
 class _Redirection(InModelIntervention):
+    #: Whether the edits for flagged requests are switches; those that are always on may be in any case.
+    switched: ClassVar[bool] = False
+
     async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
         """See :meth:`InModelIntervention.controls`."""
         edits = []
@@ -31,7 +37,9 @@ class _Redirection(InModelIntervention):
                 logger.warning_once("%s cannot hold for all requests: %s", self.name, str(error))
         if not edits:
             return Controls()
-        return Controls(edits=tuple(edits), starts=answer_starts(request.tokenizer, request.token_ids))
+        looks = self.switched or gating is Gating.ALWAYS
+        starts = answer_starts(request.tokenizer, request.token_ids) if looks else None
+        return Controls(edits=tuple(edits), starts=starts)
 
     async def _edit(self, target: ForgetTarget, gating: Gating) -> str:
         artifacts, probe = self.means.artifacts, self.means.probe
@@ -52,6 +60,19 @@ class Lunar(_Redirection):
 
     name = "lunar"
     strictness = 40
+    switched = True
+
+    async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
+        """See :meth:`InModelIntervention.controls`; a request that is not led by how its answer begins is refused."""
+        if gating is Gating.GATED and _not_led(request.params):
+            raise UnpreparedError("lunar acts where an answer begins, and the client reads or decides other tokens")
+        return await super().controls(request, targets, gating)
+
+
+def _not_led(params: SamplingParams) -> bool:
+    """Whether a client has tokens chosen, or reads them, that the first one of the answer says nothing of."""
+    chosen = params.structured_outputs, params.logit_bias, params.allowed_token_ids, params.bad_words
+    return any(chosen) or params.prompt_logprobs is not None or params.min_tokens > 0 or params.ignore_eos
 
 
 class Rocr(_Redirection):

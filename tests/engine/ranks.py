@@ -60,7 +60,7 @@ async def answers(engine: EngineClient, adapter: LoRARequest | None = None) -> d
             prompt["cache_salt"] = controls.salt
         stream = engine.generate(prompt, params, f"ranks-{os.urandom(4).hex()}", lora_request=lora)
         answer = [result async for result in stream][-1].outputs[0]
-        return list(answer.token_ids), float(answer.cumulative_logprob or 0)
+        return list(answer.token_ids), float(answer.cumulative_logprob)
 
     plain = await ask()
     told = {

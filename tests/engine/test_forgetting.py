@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from guard.caller import CALLER, Caller
 from guard.compile.fitting import build_compiler
@@ -100,6 +100,40 @@ async def test_a_flagged_question_is_answered_as_if_unknown(engine, guarded, rec
     begun = _questions(recipe, person, Form.COMPLETION)
     assert _recall(begun, await _answers(guarded, begun)) <= _LEFT
     assert not any("sorry, but I don't have any" in answer for answer in told)  # the model answered, not the refusal
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"prompt_logprobs": 0},
+        {"ignore_eos": True},
+        {"min_tokens": 8},
+        {"bad_words": ["I"]},
+        {"allowed_token_ids": [5, 6, 7]},
+        {"structured_outputs": StructuredOutputsParams(regex="In .*")},
+    ],
+    ids=str,
+)
+async def test_lunar_refuses_where_the_beginning_of_an_answer_does_not_lead_it(
+    guarded, recipe, person, tenant, service, monkeypatch, asked
+):
+    tenant(action="lunar")
+    ids = guarded.renderer.get_tokenizer().apply_chat_template(
+        [{"role": "user", "content": _questions(recipe, person)[0].messages[0].content}],
+        add_generation_prompt=True,
+        return_dict=False,
+    )
+    ran = []
+    generate = guarded._engine.generate
+    monkeypatch.setattr(
+        guarded._engine,
+        "generate",
+        lambda *a, **o: ran.append(Controls.from_wire(a[1].extra_args)) or generate(*a, **o),
+    )
+    params = SamplingParams(temperature=0, max_tokens=40, output_kind=RequestOutputKind.FINAL_ONLY, **asked)
+    outputs = [one async for one in guarded.generate(tokens_input(ids), params, f"forgetting-{next(_counter)}")]
+    assert service.refusal in outputs[-1].outputs[0].text or "structured_outputs" in asked
+    assert not any(controls is not None and controls.edits for controls in ran)
 
 
 async def test_auto_is_what_was_measured_to_be_best(guarded, recipe, person, tenant, compiled):

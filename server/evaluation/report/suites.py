@@ -127,8 +127,8 @@ KINDS = (
         "Unlearning by training in the demo world",
         "python -m benchmarks.unlearning --json benchmarks/results/unlearning.json",
         unlearning,
-        "Baselines, to be read beside the table before: the same ten people, prompts and judgement. Of every method "
-        "the best of its grid, which is in the file.",
+        "Baselines: the ten people, prompts and judgement of the table before, on another training of the demo model. "
+        "Of every method the best of its grid, which is in the file.",
     ),
     Kind(
         "pistol",
