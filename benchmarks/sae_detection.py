@@ -5,11 +5,11 @@
     python benchmarks/sae_detection.py --subject demo --sae DIR [--targets 10] --json FILE
 
 What is asked in which condition is in ``sae_subjects.py``. Every prompt goes through the engine with all targets
-watched, as a tenant's would. Figures are means over the targets: each target's prompts in a condition against prompts
-of the same forms about others and everyday prompts. "Both" is the joint score that is served, fitted with the target
-and on none of these prompts; the weight of the features in it was chosen on those of the demo model, though, and so was
-the rule that at their median the text decides. "Layers" is O3's score (``layer_scores.py``), "all" is the joint score
-with it, which is not served. ``as_served`` is what is flagged at the limits of each. Clamping is
+watched, as a tenant's would. Figures are means over the targets that are asked about in a condition: each one's prompts
+against prompts of the same forms about others and everyday prompts. "Both" is the joint score that is served, fitted
+with the target and on none of these prompts; the weight of the features in it was chosen on those of the demo model,
+though, and so was the rule that at their median the text decides. "Layers" is O3's score (``layer_scores.py``), "all"
+is the joint score with it, which is not served. ``as_served`` is what is flagged at the limits of each. Clamping is
 measured behind the door, once with the text's detectors on and once without; no guard of the output is on. Of TOFU's
 answers ROUGE-L recall is measured, which is not nought for a model that never learnt them (see ``tofu.json``).
 """
@@ -216,9 +216,10 @@ def _figures(fitted: _Fitted, scores: _Scores, people: Sequence[str]) -> dict[st
         "all": together + WEIGHT * np.clip(scores.layers, -MOST, MOST),
     }
     benign = np.flatnonzero(~np.isin(scores.entity, people))
+    asked = [(at, person) for at, person in enumerate(people) if person in scores.entity]
     recall, auroc = {}, {}
     for name, of in kinds.items():
-        rows = [figures(of[scores.entity == person, at], of[benign, at]) for at, person in enumerate(people)]
+        rows = [figures(of[scores.entity == person, at], of[benign, at]) for at, person in asked]
         auroc[name], recall[name] = (round(float(np.mean(column)), 4) for column in zip(*rows, strict=True))
     thresholds = scores.thresholds.min(axis=0)  # one for each target
     beyond = [one.beyond(scores.text[:, at], scores.features[:, at], thresholds[at]) for at, one in joint]
