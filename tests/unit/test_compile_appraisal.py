@@ -1,0 +1,16 @@
+"""What decides which intervention ``auto`` stands for."""
+
+from __future__ import annotations
+
+from guard.compile.appraisal import Appraised
+
+
+def test_forgetting_and_fluency_decide_and_not_chance_words_that_others_keep() -> None:
+    best = Appraised(forget=1.0, kept=0.0, fluency=0.95, seconds=1.0)
+    lucky = Appraised(forget=0.85, kept=0.1, fluency=0.95, seconds=1.0)
+    assert best.score > lucky.score
+    assert Appraised(1.0, 0.01, 0.95, 1.0).score == best.score
+
+
+def test_of_two_that_forget_alike_the_one_that_leaves_others_alone_is_better() -> None:
+    assert Appraised(1.0, 1.0, 0.95, 1.0).score > Appraised(1.0, 0.0, 0.95, 1.0).score
