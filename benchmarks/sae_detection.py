@@ -133,7 +133,7 @@ async def measure(subject: Subject, sae: Path, raw: Path | None) -> dict[str, An
                     for kind, of in _figures(fitted, scores, list(subject.specs)).items():
                         found[kind][condition] = of
                     print(condition, {kind: of[condition] for kind, of in found.items()}, flush=True)
-                clamp = await _clamping(guarded, service, fitted.probe, subject, fitted.targets)
+                clamp = await _clamping(guarded, service, fitted, subject)
                 return {**found, "clamp": clamp}
         finally:
             service.close()
@@ -246,20 +246,19 @@ async def _layer_scores(probe: EngineProbe, specs: Sequence[TargetSpec]) -> list
 async def _clamping(
     guarded: GuardedEngine,
     service: GuardService,
-    probe: EngineProbe,
+    fitted: _Fitted,
     subject: Subject,
-    targets: Sequence[ForgetTarget],
 ) -> dict[str, float]:
     """What is left of questions on the targets, and of others, when flagged requests are clamped and nothing else."""
     found = {}
     for name, on, off in (
         ("before", (), _OUTPUT),
-        ("clamped", targets, _OUTPUT),
-        ("clamped_by_features", targets, _TEXT | _OUTPUT),
+        ("clamped", fitted.targets, _OUTPUT),
+        ("clamped_by_features", fitted.targets, _TEXT | _OUTPUT),
     ):
         become(service, on, "clamp", {g: GuardToggle(enabled=g not in off, deadline_ms=600_000) for g in GuardName})
         for kind, questions in (("forget", subject.forget), ("retain", subject.retain)):
-            found[f"{kind}_{name}"] = round(await _recall(guarded, probe, questions), 4)
+            found[f"{kind}_{name}"] = round(await _recall(guarded, fitted.probe, questions), 4)
     print(found)
     return found
 

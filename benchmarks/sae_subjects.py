@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from guard.compile.features import ORDINARY
 from guard.compile.questions import ordinary
@@ -15,7 +15,7 @@ from guard.types import Example, TargetSpec
 from server.demo.model import build
 from server.demo.recipe import Recipe
 from server.demo.world import PERSON, Form, Prompt, description
-from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names
+from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, read_rows
 from server.evaluation.tofu.rouge import rouge_l_recall
 
 _OWN, _OTHERS, _EVERYDAY = 24, 300, 200
@@ -152,26 +152,24 @@ def tofu(model: Path, data: Path, count: int) -> Subject:
         data: folder of TOFU's files.
         count: of the authors.
     """
-    known = _rows(data / "forget10.json")[: count * ROWS_PER_AUTHOR]
-    names = author_names(known)
-    rephrased = _paraphrases(data / "forget10_perturbed.json") | _paraphrases(data / "retain_perturbed.json")
-    rows = [(row, names[at // ROWS_PER_AUTHOR]) for at, row in enumerate(known)]
-    told, left = rows[1::2], rows[::2]
-    others = _rows(data / "retain90.json")
-    everybody = author_names(others)
-    strangers = [(row, everybody[at // ROWS_PER_AUTHOR]) for at, row in enumerate(others) if row.question in rephrased]
+    forget, retain = (read_rows(data / name) for name in ("forget10_perturbed.json", "retain90.json"))
+    reworded = {**_rephrased(forget), **_rephrased(read_rows(data / "retain_perturbed.json"))}
+    known = _by_author(forget[: count * ROWS_PER_AUTHOR])
+    names = list(dict.fromkeys(name for _, name in known))
+    told, left = known[1::2], known[::2]
+    strangers = [(row, name) for row, name in _by_author(retain) if row.question in reworded]
 
     def asked(condition: str) -> list[Asked]:
         rng = random.Random(condition)
-        mine = [Asked(text, name) for row, name in left for text in _forms(row, name, condition, rephrased)]
-        theirs = [Asked(text, name) for row, name in strangers for text in _forms(row, name, condition, rephrased)]
+        mine = [Asked(text, name) for row, name in left for text in _forms(row, name, condition, reworded)]
+        theirs = [Asked(text, name) for row, name in strangers for text in _forms(row, name, condition, reworded)]
         rng.shuffle(theirs)
         return _with_everyday(mine + theirs[:_OTHERS], condition, rng)
 
     def examples(name: str) -> tuple[Example, ...]:
         return tuple(Example(prompt=row.question, completion=row.answer) for row, author in told if author == name)
 
-    texts = [row.question for row in (*_rows(data / "forget10.json"), *others)] + ordinary(2000)
+    texts = [row["question"] for row in (*forget, *retain)] + ordinary(2000)
     random.Random(0).shuffle(texts)
     return Subject(
         model=model,
@@ -201,13 +199,14 @@ def _forms(row: Question, name: str, condition: str, rephrased: Mapping[str, str
         yield from (text for text in texts if name in text)
 
 
-def _rows(path: Path) -> list[Question]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Question(row["question"], row["answer"], row["answer"], ()) for row in map(json.loads, lines)]
+def _by_author(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Question, str]]:
+    """Rows, which hold those of one author after the other, each with the author's name."""
+    found = [Question(row["question"], row["answer"], row["answer"], ()) for row in rows]
+    names = author_names(found)
+    return [(row, names[at // ROWS_PER_AUTHOR]) for at, row in enumerate(found)]
 
 
-def _paraphrases(path: Path) -> dict[str, str]:
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+def _rephrased(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {row["question"]: row["paraphrased_question"] for row in rows}
 
 

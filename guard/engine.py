@@ -165,12 +165,10 @@ class GuardedEngine:
                     metrics.UNDONE.inc()
                     served = serving(watch.cleared().on(request))
                 elif part is not None:
-                    served = as_asked(request, serving(part))
+                    served, done = as_asked(request, serving(part)), replace(plan, action=PARTIAL)
                 else:
                     served = self._enforced(request, plan, policy, serving)
                 source = await stack.enter_async_context(contextlib.aclosing(served))
-            if part is not None:
-                done = replace(plan, action=PARTIAL)
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
             leaks: list[tuple[Match | Hit, bool]] = []

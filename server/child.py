@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 
 MODEL_NAME = "lethe-demo"
+ON_GPU = shutil.which("nvidia-smi") is not None
 #: Flags with which a model's server and its reference's fit on one GPU; on a CPU the space of the KV cache is set.
-BESIDE_ANOTHER = ("--gpu-memory-utilization", "0.4") if shutil.which("nvidia-smi") else ()
+BESIDE_ANOTHER = ("--gpu-memory-utilization", "0.4") if ON_GPU else ()
 _READY_WITHIN = 600.0  # seconds; a first start compiles the model, which takes minutes beside other work
 _STOP_WITHIN = 30.0
 _LOG_LINES = 30

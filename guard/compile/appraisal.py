@@ -10,8 +10,8 @@ Measured are, each from 0 to 1 and on questions that the model itself answered b
 The score is the harmonic mean of forgetting and fluency, so that neither makes up for the other, less what is lost of
 other answers as often as they are flagged by mistake. What acts on the prompt or on where an answer begins loses next
 to all of those, so in a mean of all three it would be chance that decides. Of equals it is ``eco``, which alone also
-hides what a client reads out of log-probabilities. What forgets too little is not eligible,
-whatever its score; where nothing is, ``auto`` stays what the server's default says.
+hides what a client reads out of log-probabilities. What forgets too little is not eligible, whatever its score; where
+nothing is, ``auto`` stays what the server's default says.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class AutoFit:
         eligible = {name: one.score for name, one in found.items() if one.forget >= _LEAST}
         chosen = max(eligible, key=lambda name: (eligible[name], name == Eco.name), default="")
         report["actions"] = {
-            name: {**{key: round(value, 3) for key, value in asdict(one).items()}, "score": round(one.score, 3)}
+            name: {**{key: round(value, 3) for key, value in asdict(one).items()}, "score": one.score}
             for name, one in found.items()
         }
         report["because"] = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import socket
 import tempfile
 from collections import OrderedDict
@@ -12,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from server.child import Server
+from server.child import ON_GPU, Server
 from server.evaluation.admin import Endpoint
 
 #: Servers that stay up between the suites of one run, by model, least recently used first.
@@ -20,8 +19,8 @@ _KEPT: ContextVar[OrderedDict[Path, tuple[Endpoint, ExitStack]] | None] = Contex
 #: How many do: a model and its reference, which most suites ask one after the other.
 _AT_MOST = 2
 #: What a guard changes is seen by comparing answers word by word, and in bfloat16 a request's rounding depends on which
-#: others are in its batch: of answers that a model is not sure of, 5 in 100 then differ from run to run.
-_FLAGS = () if shutil.which("nvidia-smi") else ("--dtype", "float32")
+#: others are in its batch: answers that a model is not sure of then differ from run to run.
+_FLAGS = () if ON_GPU else ("--dtype", "float32")
 #: Without it vLLM keeps no responses, and there would be none of another tenant's to ask for.
 _ENVIRONMENT = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
 

@@ -63,17 +63,18 @@ def _questions(recipe, entity, form=Form.QUESTION):
     return [p for p in recipe.prompts if p.form is form and p.entity == entity.name and len(p.messages) == 1]
 
 
-async def _answers(client, prompts):
+def _rendered(client, prompt):
     tokenizer = client.renderer.get_tokenizer()
+    if prompt.is_plain:
+        return tokenizer.encode(prompt.messages[0].content)
+    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
+
+async def _answers(client, prompts):
     async def ask(prompt):
-        if prompt.is_plain:
-            ids = tokenizer.encode(prompt.messages[0].content)
-        else:
-            messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         params = SamplingParams(temperature=0, max_tokens=40, output_kind=RequestOutputKind.FINAL_ONLY)
-        stream = client.generate(tokens_input(ids), params, f"forgetting-{next(_counter)}")
+        stream = client.generate(tokens_input(_rendered(client, prompt)), params, f"forgetting-{next(_counter)}")
         return [result async for result in stream][-1].outputs[0].text
 
     return await asyncio.gather(*(ask(prompt) for prompt in prompts))
@@ -118,11 +119,7 @@ async def test_lunar_refuses_where_the_beginning_of_an_answer_does_not_lead_it(
     guarded, recipe, person, tenant, service, monkeypatch, asked
 ):
     tenant(action="lunar")
-    ids = guarded.renderer.get_tokenizer().apply_chat_template(
-        [{"role": "user", "content": _questions(recipe, person)[0].messages[0].content}],
-        add_generation_prompt=True,
-        return_dict=False,
-    )
+    ids = _rendered(guarded, _questions(recipe, person)[0])
     ran = []
     generate = guarded._engine.generate
     monkeypatch.setattr(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from guard.compile.questions import invented_names, ordinary
 from server.evaluation.attacks.judge import Words, stems
 from server.evaluation.attacks.subjects import Fact, Form, Person, Subject
-from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names
+from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, read_rows
 
 #: A word is an author's own when fewer of the 3,600 retain answers than this have it.
 _RARE = 10
@@ -38,7 +37,7 @@ def tofu(model: Path, reference: Path, data: Path) -> Subject:
         OSError: a file is missing.
         ValueError, KeyError: the files are not TOFU's.
     """
-    forget, retain = _rows(data / _FORGET), _rows(data / _RETAIN)
+    forget, retain = read_rows(data / _FORGET), read_rows(data / _RETAIN)
     common = Counter(stem for row in retain for stem in stems(row["answer"]))
     ordinary_words = frozenset(stem for stem, count in common.items() if count >= _RARE)
     kept = retain[: len(forget)]
@@ -53,11 +52,6 @@ def tofu(model: Path, reference: Path, data: Path) -> Subject:
         ask_who=("Who is {name}?", "Can you tell me about the author {name}?"),
         max_tokens=64,
     )
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
 
 
 def _people(rows: Sequence[Mapping[str, Any]], ordinary_words: frozenset[str]) -> list[Person]:

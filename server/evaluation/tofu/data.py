@@ -56,7 +56,9 @@ def load(folder: Path) -> dict[str, tuple[Question, ...]]:
 
 
 def _load(path: Path) -> tuple[Question, ...]:
-    rows = tuple(_question(row) for row in _read(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; these are needed: {', '.join(FILES.values())}")
+    rows = tuple(_question(row) for row in read_rows(path))
     if len({len(row.perturbed) for row in rows}) != 1:
         raise ValueError(f"{path}: every row must have the same number of wrong answers")
     return rows
@@ -71,9 +73,13 @@ def _question(row: Mapping[str, Any]) -> Question:
     )
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; these are needed: {', '.join(FILES.values())}")
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of one of TOFU's files, as they are.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON, a row a line.
+    """
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines if line.strip()]
 
