@@ -12,6 +12,8 @@ DEVICE ?= $(if $(shell command -v nvidia-smi 2>/dev/null),gpu,cpu)
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
+# On a CPU vLLM 0.32 cannot load what it compiled ahead of time, and compiles anew at every start.
+export VLLM_USE_AOT_COMPILE ?= $(if $(filter cpu,$(DEVICE)),0,1)
 
 .PHONY: help setup demo serve eval fuzz test lint lock clean
 .DEFAULT_GOAL := help
