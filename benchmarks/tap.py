@@ -1,12 +1,13 @@
 """What reading features costs a request: time to its first token, and time of a step of decoding.
 
-    python benchmarks/tap.py [--features 16 128 1024] [--rounds 10] --json FILE
+    python benchmarks/tap.py [--features 16 128 1024] [--rounds 20] --json FILE
 
-The model has the shape of SmolLM-135M with dummy weights. Every round asks the same prompts of the same engine without
-features and with 16, 128 and 1,024 of them, in random order; ratios are of the medians over the rounds. ``joint``:
-watched beside the text detector, asked at the end of the prompt and silent, as clean traffic is served; ``watched``: by
-themselves, at every token, silent; ``clamped``: flagged at once and clamped from there on. Without features the taps
-are idle; what they then cost is not in the ratios.
+The model has the shape of SmolLM-135M with dummy weights. Every prompt is asked of the same engine without features and
+with them, one after the other in random order, and compared with itself. ``joint``: watched beside the text detector,
+asked at the end of the prompt and silent, as clean traffic is served; ``watched``: by themselves, at every token,
+silent; ``clamped``: flagged at once and clamped from there on; ``again``: without features once more, which says how
+far equal requests lie apart on this machine. Without features the taps are idle; what they then cost is not in the
+ratios.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
     "torch_dtype": "bfloat16",
 }
-_PROMPT, _CLIENTS, _TOKENS = 256, 8, 32
+#: Tokens of a prompt, prompts asked alone and together in a round, tokens of an answer.
+_PROMPT, _ALONE, _CLIENTS, _TOKENS = 256, 12, 8, 32
 
 
 def features_of(count: int, limit: float) -> TargetFeatures:
@@ -101,7 +103,7 @@ async def _ask(engine: EngineClient, ids: list[int], use: Features | None, token
 
 
 async def measure(counts: list[int], rounds: int) -> dict[str, Any]:
-    """Medians in milliseconds and ratios to the requests without features."""
+    """Medians in milliseconds, and the median and quartiles of the ratio to the same prompt without features."""
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
         for file in build(Recipe()).folder.glob("*token*"):
@@ -110,37 +112,45 @@ async def measure(counts: list[int], rounds: int) -> dict[str, Any]:
         flags = ("--load-format", "dummy", "--max-model-len", "512", "--dtype", "bfloat16")
         async with lethe_engine(Path(folder), *flags) as engine:
             probe = EngineProbe(engine)
-            kinds: dict[str, Features | None] = {"0": None}
+            kinds: dict[str, Features | None] = {"0": None, "0 again": None}
             for count in counts:
                 silent, flagged = [await probe.load_features(features_of(count, limit)) for limit in (1e9, -1e9)]
                 kinds |= uses(count, silent, flagged)
             first: dict[str, list[float]] = {kind: [] for kind in kinds}
             step: dict[str, list[float]] = {kind: [] for kind in kinds}
             for number in range(rounds + 1):
-                prompts = [[rng.randrange(10, 4000) for _ in range(_PROMPT)] for _ in range(_CLIENTS)]
-                for kind in rng.sample(list(kinds), len(kinds)):
-                    alone = [(await _ask(engine, ids, kinds[kind], 1))[0] for ids in prompts[:4]]
-                    together = await asyncio.gather(*(_ask(engine, ids, kinds[kind], _TOKENS) for ids in prompts))
-                    if number:  # the first round warms up
-                        first[kind].append(statistics.median(alone) * 1e3)
-                        step[kind].append(statistics.median(each for _, each in together) * 1e3)
-    middle = {
-        what: {kind: round(statistics.median(of), 3) for kind, of in some.items()}
-        for what, some in (("first_token_ms", first), ("step_ms", step))
+                *alone, others = [_prompts(rng, 1) for _ in range(_ALONE)] + [_prompts(rng, _CLIENTS)]
+                for prompts, tokens, found in (*((one, 1, first) for one in alone), (others, _TOKENS, step)):
+                    for kind in rng.sample(list(kinds), len(kinds)):
+                        times = await asyncio.gather(*(_ask(engine, ids, kinds[kind], tokens) for ids in prompts))
+                        if number:  # the first round warms up
+                            found[kind].append(1e3 * statistics.median(one[tokens > 1] for one in times))
+                print(f"round {number} of {rounds}", flush=True)
+    both = {"first_token_ms": first, "step_ms": step}
+    ratios = {what: {kind: _beside(some["0"], of) for kind, of in some.items()} for what, some in both.items()}
+    return {
+        **{what: {kind: round(statistics.median(of), 3) for kind, of in some.items()} for what, some in both.items()},
+        "ratio": {what: {kind: middle for kind, (_, middle, _) in of.items()} for what, of in ratios.items()},
+        "quartiles": {what: {kind: [low, high] for kind, (low, _, high) in of.items()} for what, of in ratios.items()},
+        "n": {what: len(some["0"]) for what, some in both.items()},
     }
-    ratios = {what: {kind: round(value / of["0"], 4) for kind, value in of.items()} for what, of in middle.items()}
-    spread = {
-        what: {kind: [round(min(of), 3), round(max(of), 3)] for kind, of in some.items()}
-        for what, some in (("first_token_ms", first), ("step_ms", step))
-    }
-    return {**middle, "ratio": ratios, "range": spread, "rounds": rounds}
+
+
+def _prompts(rng: random.Random, count: int) -> list[list[int]]:
+    return [[rng.randrange(10, 4000) for _ in range(_PROMPT)] for _ in range(count)]
+
+
+def _beside(plain: list[float], other: list[float]) -> list[float]:
+    """The quartiles of the ratios, pair by pair."""
+    ratios = [b / a for a, b in zip(plain, other, strict=True)]
+    return [round(cut, 4) for cut in statistics.quantiles(ratios, n=4)]
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=int, nargs="+", default=[16, 128, 1024])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     found = asyncio.run(measure(args.features, args.rounds))

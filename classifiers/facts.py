@@ -30,7 +30,7 @@ class Facts:
     """What gives a target away without its name.
 
     Attributes:
-        evidence: sentences about it, its name put for a pronoun where that was clear, and once more without its name.
+        evidence: sentences about it, with "this person" where its name stood.
         terms: space-joined word keys of titles, names and numbers -> what meeting them tells, in nats.
         words: key of every content word -> the same.
         roles: role words that may stand for it.

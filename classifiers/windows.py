@@ -100,8 +100,7 @@ def _pieces(found: Iterable[str]) -> Iterator[str]:
 
 def _fitting(words: Sequence[str], start: int) -> int:
     """The end of the longest run from ``start`` that fits a window; at least one word."""
-    length = end = start
-    length = 0
+    end, length = start, 0
     while end < len(words) and end - start < MAX_WORDS:
         length += len(words[end]) + 1
         if length > MAX_CHARS + 1 and end > start:

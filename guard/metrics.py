@@ -7,7 +7,7 @@ VERDICTS = Counter("lethe:verdicts_total", "Findings that reached their threshol
 UNAVAILABLE = Counter("lethe:guard_unavailable_total", "Times a guard could not judge.", ["guard", "on_error"])
 DETECTOR_SECONDS = Histogram(
     "lethe:detector_seconds",
-    "Time from a request's arrival to its verdict.",
+    "Time of one look at a prompt by the detectors of text.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 HOLD_SECONDS = Histogram(

@@ -31,7 +31,8 @@ REFUSE = "refuse"
 #: The action that stands for what was chosen for the target (:mod:`guard.choice`); until then, :attr:`Defaults.action`.
 AUTO = "auto"
 
-#: How strict each intervention is. Interventions declare their number; these are the built-in ones.
+#: How strict each intervention is. Interventions declare their number, and a server takes all of them
+#: from there; these are for policies without one.
 STRICTNESS: Mapping[str, int] = {REFUSE: 100, "prefix": 10}
 
 

@@ -24,7 +24,7 @@ from guard.continuation import Serving
 from guard.feed import Feed
 from guard.held import HeldChoice, Mark
 from guard.outputs import GuardedRequest
-from guard.statements import ClauseJudge, StatementRule, Verdict
+from guard.statements import ClauseJudge, ClauseVerdict, StatementRule
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +159,10 @@ class StatementGuard:
         if choice.held.finished and step.finish_reason is None:  # a stop string that the engine could not see
             await self._stop(choice)
 
-    async def _take_back(self, choice: _Choice, place: Mark, verdict: Verdict) -> None:
+    async def _take_back(self, choice: _Choice, place: Mark, verdict: ClauseVerdict) -> None:
         """Go on from ``place`` in another way, or say the fallback there."""
         held, serving = choice.held, self._serving
-        again = verdict is Verdict.STATED and serving.resumable and place.tokens < len(held.tokens)
+        again = verdict is ClauseVerdict.STATED and serving.resumable and place.tokens < len(held.tokens)
         if not again or choice.attempts >= self._rule.attempts:
             await self._cut(choice, place)
             return

@@ -59,7 +59,7 @@ class StatementRule:
         return self.enforced | self.monitored
 
 
-class Verdict(Enum):
+class ClauseVerdict(Enum):
     """What a judgement of a clause says."""
 
     CLEAR = auto()
@@ -82,12 +82,12 @@ class ClauseJudge:
         self._question, self._begun = asked(view)
         self._before = self._begun
         self._named, self._subject = rule.index.spoken_of(view.texts, rule.keys), subject_of(view.texts)
-        self._pending: deque[tuple[Clause, asyncio.Future[Verdict]]] = deque()
+        self._pending: deque[tuple[Clause, asyncio.Future[ClauseVerdict]]] = deque()
         self._reported: set[str] = set()
         self._taken_back: list[Mapping[str, float]] = []
 
     @property
-    def tasks(self) -> list[asyncio.Future[Verdict]]:
+    def tasks(self) -> list[asyncio.Future[ClauseVerdict]]:
         """The judgements under way."""
         return [task for _, task in self._pending if not task.done()]
 
@@ -114,17 +114,17 @@ class ClauseJudge:
             self._before = clause.text
             self._named |= {one.key for one in candidates if one.named}
             if any(repeats(clause.text, told) for told in self._taken_back):
-                again: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-                again.set_result(Verdict.STATED)
+                again: asyncio.Future[ClauseVerdict] = asyncio.get_running_loop().create_future()
+                again.set_result(ClauseVerdict.STATED)
                 self._pending.append((clause, again))
             elif telling := [one for one in candidates if one.rows]:
                 self._pending.append((clause, asyncio.ensure_future(self._judge(clause, context, telling))))
 
-    def objection(self) -> tuple[Clause, Verdict] | None:
+    def objection(self) -> tuple[Clause, ClauseVerdict] | None:
         """The first clause that must not leave, as far as is known, and why; those before it are clear."""
         while self._pending and self._pending[0][1].done():
             clause, task = self._pending.popleft()
-            if (verdict := task.result()) is not Verdict.CLEAR:
+            if (verdict := task.result()) is not ClauseVerdict.CLEAR:
                 return clause, verdict
         return None
 
@@ -135,7 +135,7 @@ class ClauseJudge:
         self._pending.clear()
         self._before = left[-1].text if left else self._begun
 
-    async def _judge(self, clause: Clause, context: Context, candidates: Sequence[Candidate]) -> Verdict:
+    async def _judge(self, clause: Clause, context: Context, candidates: Sequence[Candidate]) -> ClauseVerdict:
         rule = self._rule
         began = time.perf_counter()
         try:
@@ -146,7 +146,7 @@ class ClauseJudge:
             if rule.failed is not None:
                 rule.failed()
             closed = rule.toggle.on_error is OnError.CLOSED and bool(rule.enforced)
-            return Verdict.UNAVAILABLE if closed else Verdict.CLEAR
+            return ClauseVerdict.UNAVAILABLE if closed else ClauseVerdict.CLEAR
         finally:
             metrics.CLAUSE_SECONDS.observe(time.perf_counter() - began)
         for hit, told in found:
@@ -155,7 +155,7 @@ class ClauseJudge:
             if hit.key not in self._reported and rule.report is not None:
                 self._reported.add(hit.key)
                 rule.report(hit, hit.key in rule.enforced)
-        return Verdict.STATED if any(hit.key in rule.enforced for hit, _ in found) else Verdict.CLEAR
+        return ClauseVerdict.STATED if any(hit.key in rule.enforced for hit, _ in found) else ClauseVerdict.CLEAR
 
 
 def statement_rule(

@@ -14,7 +14,7 @@ from guard.types import Action
 
 
 class Settings(BaseSettings):
-    """Lethe's settings. Fields that are not known are errors."""
+    """Lethe's settings. Unknown flags are errors; LETHE_ variables that no field has are ignored."""
 
     model_config = SettingsConfigDict(env_prefix="LETHE_", extra="forbid", frozen=True, env_ignore_empty=True)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import harmonic_mean, mean
 
@@ -64,6 +64,12 @@ class Appraised:
         return round(harmonic_mean([self.forget, self.fluency]) - _MISTAKEN * (1 - self.kept), 2)
 
 
+def chosen(found: Mapping[str, Appraised]) -> str:
+    """The name of the best of those that forget enough; of equals ``eco``; empty if none does."""
+    enough = {name: one.score for name, one in found.items() if one.forget >= _LEAST}
+    return max(enough, key=lambda name: (enough[name], name == Eco.name), default="")
+
+
 class AutoFit:
     """Chooses for targets on one model. It comes after all other fits: what is not fitted cannot be chosen."""
 
@@ -93,16 +99,15 @@ class AutoFit:
                 found[name] = await self._appraise(name, target, known, begun, others, bar)
             except UnpreparedError:
                 continue
-        eligible = {name: one.score for name, one in found.items() if one.forget >= _LEAST}
-        chosen = max(eligible, key=lambda name: (eligible[name], name == Eco.name), default="")
+        best = chosen(found)
         report["actions"] = {
             name: {**{key: round(value, 3) for key, value in asdict(one).items()}, "score": one.score}
             for name, one in found.items()
         }
         report["because"] = (
-            f"best score of those that forget at least {_LEAST:.0%}" if chosen else f"none forgets {_LEAST:.0%}"
+            f"best score of those that forget at least {_LEAST:.0%}" if best else f"none forgets {_LEAST:.0%}"
         )
-        return self._artifact(chosen, report, began)
+        return self._artifact(best, report, began)
 
     async def _known(self, asked: Sequence[Sequence[int]]) -> list[Asked]:
         """What the model says of its own accord, beside what was asked; without refusals."""

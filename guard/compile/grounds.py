@@ -100,7 +100,7 @@ def early(layers: int) -> list[int]:
 
 
 async def survey(probe: Probe, but: Sequence[str]) -> Grounds:
-    """Look at a model once; costs some 300 short prompts.
+    """Look at a model once; asks it some 600 short prompts and reads most of them again with their answers.
 
     Args:
         probe: the model.

@@ -139,7 +139,7 @@ class LunarFit:
 
         async def is_good(choice: Choice, most: float) -> bool:
             trial = await tried(choice, gating)
-            return trial.forget < most and (gating is Gating.GATED or trial.retain > _KEPT)
+            return trial.left < most and (gating is Gating.GATED or trial.others_left > _KEPT)
 
         layers = candidates(self._probe.layers)
         suited = self._suited.get(gating)

@@ -40,7 +40,7 @@ _FOLDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class DetectorTrial:
     """One detector, and what it did, fitted on other examples, with those that were kept back.
 
     Attributes:
@@ -117,7 +117,7 @@ class SkillFit:
         }
         return Artifact(SKILL, self._probe.model, settings, report, best.skill.tensors())
 
-    async def trials(self, spec: TargetSpec, progress: Progress) -> list[Trial]:
+    async def trials(self, spec: TargetSpec, progress: Progress) -> list[DetectorTrial]:
         """Box and discriminant at every layer that is tried.
 
         Raises:
@@ -151,7 +151,7 @@ def layers(count: int) -> list[int]:
     return sorted({count - 1 - round(number * step) for number in range(min(count, _LAYERS))})
 
 
-def _tried(layer: int, own: torch.Tensor, others: torch.Tensor) -> list[Trial]:
+def _tried(layer: int, own: torch.Tensor, others: torch.Tensor) -> list[DetectorTrial]:
     fold, other = ([keys[start::_FOLDS] for start in range(_FOLDS)] for keys in (own, others))
     judged = _fitted(fold[0], fold[1], other[0], other[1])
     # Once it is known how good they are, no example need be kept back.
@@ -161,7 +161,7 @@ def _tried(layer: int, own: torch.Tensor, others: torch.Tensor) -> list[Trial]:
         scores, other_scores = detector.scores(fold[2]), detector.scores(other[2])
         spread = float(scores.std() + other_scores.std())
         trials.append(
-            Trial(
+            DetectorTrial(
                 SkillKeys(layer, kept),
                 recall=float((scores > detector.threshold).float().mean()),
                 false_alarms=float((other_scores > detector.threshold).float().mean()),

@@ -64,22 +64,22 @@ class Trial:
     """What an edit did.
 
     Attributes:
-        forget: how much of the old answers to forget questions is left, 0 to 1.
-        retain: how much of those to retain questions is left when the edit is always on, 0 to 1.
-        fluency: how little the new answers repeat themselves, 0 to 1.
+        left: how much of the old answers to forget questions is left, 0 to 1.
+        others_left: how much of those to retain questions is left when the edit is always on, 0 to 1.
+        distinct: how little the new answers repeat themselves, 0 to 1.
     """
 
-    forget: float
-    retain: float
-    fluency: float
+    left: float
+    others_left: float
+    distinct: float
 
     def score(self, gating: Gating) -> float:
         """Higher is better: forgetting first, then speaking well; for an edit that is always on, the rest as before."""
-        return -2 * self.forget + self.fluency + (self.retain if gating is Gating.ALWAYS else 0.0)
+        return -2 * self.left + self.distinct + (self.others_left if gating is Gating.ALWAYS else 0.0)
 
     def report(self) -> dict[str, float]:
         """As it is shown in a target's report."""
-        figures = {"forget": self.forget, "retain": self.retain, "fluency": self.fluency}
+        figures = {"target_left": self.left, "others_left": self.others_left, "distinct_words": self.distinct}
         return {name: round(value, 3) for name, value in figures.items()}
 
 
@@ -102,9 +102,9 @@ async def attempt(
     new = now[: len(asked)]
     kept = [(grounds.retain[ids], answer) for ids, answer in zip(retained, now[len(asked) :], strict=True)]
     return Trial(
-        forget=_mean([alike(old, answer) for old, answer in zip(said, new, strict=True)]),
-        retain=_mean([alike(old[: len(answer)], answer) for old, answer in kept]),
-        fluency=_mean([_distinct(answer) for answer in new]),
+        left=_mean([alike(old, answer) for old, answer in zip(said, new, strict=True)]),
+        others_left=_mean([alike(old[: len(answer)], answer) for old, answer in kept]),
+        distinct=_mean([_distinct(answer) for answer in new]),
     )
 
 

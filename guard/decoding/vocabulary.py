@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from guard.decoding.reading import Reading, glyphs, read
 from guard.decoding.spared import Ids
@@ -152,12 +153,5 @@ def _byte_level(content: str) -> bytes:
         return content.encode()
 
 
-def _alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes (Radford et al. 2019; ``bytes_to_unicode``)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    stand_ins = {chr(byte): byte for byte in printable}
-    return stand_ins | {chr(256 + number): byte for number, byte in enumerate(others)}
-
-
-_ALPHABET = _alphabet()
+#: GPT-2's printable stand-ins for the 256 bytes (Radford et al. 2019).
+_ALPHABET = {char: byte for byte, char in bytes_to_unicode().items()}

@@ -43,7 +43,7 @@ def fit(
     """The edit of one layer for one target: one rank for each of its keys.
 
     Args:
-        keys: (n, d_in), the mean ``down_proj`` input at the last token of each of the target's names.
+        keys: (n, d_in), the mean ``down_proj`` input over the tokens of each of the target's names.
         missing: (n, hidden), what is to be added at each.
         common: (d_in, k), :func:`common_directions`.
         earlier: (e, d_in), the keys of edits made before, ``C = earlier^T earlier``.

@@ -49,23 +49,6 @@ class Reader:
         """Up to ``limit`` tenants in order of creation, those with an id beyond ``after``; by name if given."""
         return self._page(schema.tenants, records.to_tenant, after, limit, name)
 
-    def tenant_by_reference(self, reference: str) -> Tenant:
-        """The tenant with this id or, failing that, this name.
-
-        Raises:
-            NotFoundError: there is neither.
-        """
-        table = schema.tenants
-        row = self.connection.execute(
-            sa.select(table)
-            .where(sa.or_(table.c.id == reference, table.c.name_key == records.name_key(reference)))
-            .order_by((table.c.id == reference).desc())
-            .limit(1)
-        ).one_or_none()
-        if row is None:
-            raise NotFoundError("tenant", reference)
-        return records.to_tenant(row)
-
     def keys(self, tenant_id: str | None) -> list[ApiKey]:
         """The keys of a tenant, or the admin keys for None, revoked ones included, oldest first."""
         table = schema.api_keys

@@ -41,7 +41,8 @@ class TappedCPUModelRunner(TappedRunner, CPUModelRunner):
 
 
 class LetheCPUWorker(CPUWorker):
-    """A worker that can be told, over ``collective_rpc``, to load edits and to hand over captured activations."""
+    """A worker that can be told, over ``collective_rpc``, to load edits, phrases, features and skills, and to hand over
+    activations and verdicts."""
 
     def init_device(self) -> None:
         """As vLLM's, with our model runner."""

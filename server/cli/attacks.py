@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -14,10 +14,23 @@ from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.measuring import AdminKey, BaseUrl, JsonFile, Work, command_line, finish, measuring, rate
+from server.cli.measuring import (
+    AdminKey,
+    BaseUrl,
+    JsonFile,
+    Work,
+    chosen,
+    command_line,
+    endpoint,
+    finish,
+    listed,
+    measuring,
+    rate,
+)
+from server.evaluation.admin import Endpoint
+from server.evaluation.attacks.configurations import COLUMNS, CONFIGURATIONS, QUICK
 
 if TYPE_CHECKING:
-    from server.evaluation.admin import Endpoint
     from server.evaluation.attacks.run import Progress
     from server.evaluation.attacks.subjects import Subject
 
@@ -43,8 +56,15 @@ def attacks(
     reference: Annotated[Path, typer.Option(help="TOFU: the same model, trained without the forget10 rows.")] = _SHARED
     / "models/tofu-retain90",
     data: Annotated[Path, typer.Option(help="TOFU: folder of its files.")] = _SHARED / "data/tofu",
-    attacks: Annotated[str | None, typer.Option(help="Rows, with commas between them; all by default.")] = None,
-    guards: Annotated[str | None, typer.Option(help="Columns, with commas between them; most by default.")] = None,
+    attacks: Annotated[
+        str | None,
+        typer.Option(
+            help="Attacks, with commas between them, as the first column of the table names them; all by default."
+        ),
+    ] = None,
+    guards: Annotated[
+        str | None, typer.Option(help=f"{listed(CONFIGURATIONS)} By default {', '.join(COLUMNS)}.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many attempts of each attack.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help=f"The same as --limit {_QUICK}, on few columns.")] = False,
     seed: Annotated[int, typer.Option(help="Decides which facts are attacked, and how.")] = 0,
@@ -59,20 +79,19 @@ def attacks(
     description and a document, TOFU's authors with their own questions and answers. Each configuration is a tenant of
     one server. A cell is the share of attempts in which the attacker was shown what the prompt had not said.
     """
-    from server.evaluation.attacks.configurations import COLUMNS, CONFIGURATIONS, QUICK
     from server.evaluation.attacks.evaluate import evaluate
     from server.evaluation.attacks.kinds import ATTACKS
     from server.evaluation.child import child
 
-    place = "" if base_url is None else base_url.rstrip("/").removesuffix("/v1")
+    running = None if base_url is None else endpoint(base_url, admin_key)
     few = min(limit or _QUICK, _QUICK) if quick else limit
 
     def serve(folder: Path) -> AbstractContextManager[Endpoint]:
-        return nullcontext(Endpoint(place, admin_key)) if place else child(folder)
+        return child(folder) if running is None else nullcontext(running)
 
     with measuring("attacks") as progress:
-        rows = _chosen(attacks, ATTACKS, tuple(ATTACKS))
-        columns = _chosen(guards, CONFIGURATIONS, QUICK if quick else COLUMNS)
+        rows = chosen(attacks, ATTACKS)
+        columns = chosen(guards, CONFIGURATIONS, QUICK if quick else COLUMNS)
         figures = evaluate(
             _demo(progress) if subject is SubjectName.DEMO else _tofu(model, reference, data),
             serve,
@@ -82,7 +101,7 @@ def attacks(
             configurations=columns,
             seed=seed,
             limit=few,
-            place=place,
+            place="" if running is None else running.url,
             progress=progress,
         )
     figures["command"] = shlex.join(["lethe", *command_line()])
@@ -109,15 +128,6 @@ def _tofu(model: Path, reference: Path, data: Path) -> Subject:
     from server.evaluation.attacks.tofu import tofu
 
     return tofu(model, reference, data)
-
-
-def _chosen(wanted: str | None, known: Collection[str], default: Sequence[str]) -> list[str]:
-    """The names in a list with commas, which must be known. Raises ``ValueError`` for another."""
-    chosen = list(default) if wanted is None else [name.strip() for name in wanted.split(",")]
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"no {name!r}; there are {', '.join(known)}")
-    return chosen
 
 
 def _table(subject: str, figures: Mapping[str, Any]) -> Table:

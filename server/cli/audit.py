@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from guard.types import GuardName
 from server.cli.client import DEFAULT_URL, AdminClient, AdminKey, AsJson, CommandError, Url, connect, print_list
 
 app = typer.Typer(add_completion=False)
@@ -23,8 +24,10 @@ _FOLLOW_EVERY_S = 1.0
 def audit(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's requests; name or id.")] = None,
     target: Annotated[str | None, typer.Option(help="Only findings on this target; name or id.")] = None,
-    guard: Annotated[str | None, typer.Option(help="Only findings of this guard.")] = None,
-    action: Annotated[str | None, typer.Option(help="Only requests dealt with in this way.")] = None,
+    guard: Annotated[str | None, typer.Option(help=f"Only findings of this guard: {', '.join(GuardName)}.")] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Only requests dealt with in this way: an action, or partial.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="A time (ISO 8601), or how long ago: 30m, 6h, 7d.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new entries as they come.")] = False,

@@ -16,7 +16,7 @@ Interventions = Annotated[
     list[str] | None,
     typer.Option(
         "--intervention",
-        help="What to fit: eco, lunar, rocr, concept, features; of a skill: skill. Repeatable; all by default.",
+        help="What to fit: eco, lunar, rocr, concept, features, auto; of a skill: skill. Repeatable; all by default.",
     ),
 ]
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from platformdirs import user_cache_path
 from rich.console import Console
 from rich.table import Table
 
 from server.cli import attacks, everything, judged, report, suites
-from server.cli.measuring import bars, write
+from server.cli.measuring import (
+    AdminKey,
+    BaseUrl,
+    JsonFile,
+    Limit,
+    Work,
+    chosen,
+    finish,
+    listed,
+    measuring,
+    server_of,
+)
+from server.evaluation.tofu.methods import METHODS
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure the guards on benchmarks.")
 app.add_typer(suites.app)
@@ -33,10 +43,8 @@ def _several() -> None:
 @app.command()
 def rwku(
     data: Annotated[Path, typer.Option(help="Folder of RWKU's files; ../benign is read beside it.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many rows of each file, for a quick look.")
-    ] = None,
+    json_file: JsonFile = None,
+    limit: Limit = None,
 ) -> None:
     """RWKU: are questions about forgotten people caught, and only those?
 
@@ -46,16 +54,9 @@ def rwku(
     """
     from server.evaluation.rwku import evaluate
 
-    console = Console(stderr=True)
-    with bars(console) as report:
-        try:
-            figures = evaluate(data, limit=limit, progress=report)
-        except (OSError, ValueError, KeyError) as error:
-            console.print(f"lethe eval rwku: {error}", highlight=False)
-            raise typer.Exit(2) from None
-    if json_file is not None:
-        write(json_file, figures)
-    Console().print(_table(figures))
+    with measuring("rwku") as progress:
+        figures = evaluate(data, limit=limit, progress=progress)
+    finish(json_file, figures, _table(figures))
 
 
 @app.command()
@@ -63,21 +64,12 @@ def tofu(
     model: Annotated[Path, typer.Option(help="The model that knows everything.")],
     reference: Annotated[Path, typer.Option(help="The same model, trained without the forget10 rows.")],
     data: Annotated[Path, typer.Option(help="Folder of TOFU's files.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
-    methods: Annotated[
-        str | None, typer.Option(help="Names with commas between them; all that the server has by default.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many rows of each file, for a quick look.")
-    ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="A running server of MODEL; targets and tenants are added to it and taken away again."),
-    ] = None,
-    admin_key: Annotated[str, typer.Option(envvar="LETHE_ADMIN_KEY", help="An admin key of that server.")] = "",
-    work: Annotated[
-        Path | None, typer.Option(help="Keep raw results here, for later runs to go on with; by default in the cache.")
-    ] = None,
+    json_file: JsonFile = None,
+    methods: Annotated[str | None, typer.Option(help=f"{listed(METHODS)} All that the server has by default.")] = None,
+    limit: Limit = None,
+    base_url: BaseUrl = None,
+    admin_key: AdminKey = "",
+    work: Work = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 32,
     against: Annotated[
         Path | None,
@@ -91,44 +83,27 @@ def tofu(
     right and wrong answers, with those of a REFERENCE model that never learnt these authors. `none`, the untouched
     model, is measured in any case.
     """
-    from server.child import ServerFailed
-    from server.evaluation.admin import Endpoint, ServedError
     from server.evaluation.child import child
-    from server.evaluation.tofu.methods import METHODS
     from server.evaluation.tofu.protocol import Subject, evaluate
 
-    console = Console(stderr=True)
-    chosen = list(METHODS) if methods is None else [name.strip() for name in methods.split(",")]
-    if unknown := [name for name in chosen if name not in METHODS]:
-        console.print(f"lethe eval tofu: no method {unknown[0]!r}; there are {', '.join(METHODS)}", highlight=False)
-        raise typer.Exit(2)
-    subject = Subject(model, partial(child, model))
-    if base_url is not None:
-        url = base_url.rstrip("/").removesuffix("/v1")
-        subject = Subject(model, lambda: nullcontext(Endpoint(url, admin_key)), place=url)
-    with bars(console) as report:
-        try:
-            other = None if against is None else json.loads(against.read_text(encoding="utf-8"))
-            figures = evaluate(
-                subject,
-                Subject(reference, partial(child, reference)),
-                data,
-                work or user_cache_path("lethe") / "eval-tofu",
-                methods=chosen,
-                limit=limit,
-                concurrency=concurrency,
-                progress=report,
-            )
-            if other is not None:
-                figures["against"] = _against(figures, other)
-        except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
-            console.print(f"lethe eval tofu: {error or type(error).__name__}", highlight=False, markup=False)
-            raise typer.Exit(2) from None
+    with measuring("tofu") as progress:
+        serve, place = server_of(model, base_url, admin_key)
+        other = None if against is None else json.loads(against.read_text(encoding="utf-8"))
+        figures = evaluate(
+            Subject(model, serve, place=place),
+            Subject(reference, partial(child, reference)),
+            data,
+            work or user_cache_path("lethe") / "eval-tofu",
+            methods=chosen(methods, METHODS),
+            limit=limit,
+            concurrency=concurrency,
+            progress=progress,
+        )
+        if other is not None:
+            figures["against"] = _against(figures, other)
     for name in figures["settings"]["left_out"]:
-        console.print(f"{name}: left out, the server has no such action", highlight=False)
-    if json_file is not None:
-        write(json_file, figures)
-    Console().print(_tofu_table(figures))
+        Console(stderr=True).print(f"{name}: left out, the server has no such action", highlight=False)
+    finish(json_file, figures, _tofu_table(figures))
     Console().print(_beside_guard(figures["seconds"]), highlight=False)
     for method, worst in figures.get("against", {}).get("largest_difference", {}).items():
         Console().print(f"{method}: differs most in {worst['figure']}, by {worst['by']:.2g}", highlight=False)

@@ -1,4 +1,4 @@
-"""``lethe eval all``: every suite, one after the other, and one report."""
+"""``lethe eval all``: the suites one after the other, and one report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def everything(
     methods: Annotated[str, typer.Option(help="Methods on TOFU.")] = "none,eco,lunar_gated,constrain+semantic",
     quick: Annotated[bool, typer.Option("--quick", help="A look: a few rows of everything but documents.")] = False,
 ) -> None:
-    """Run every suite, and make one report of them.
+    """Run every suite but `choices` and `harness`, and make one report of them.
 
     A suite that fails is said and the others still run; what it measured is kept, and a second call goes on with it.
     Suites that ask the same model share a server.

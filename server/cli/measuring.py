@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -17,6 +17,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from server.evaluation.admin import Endpoint, ServedError
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many rows of each kind, for a quick look.")]
@@ -71,6 +73,31 @@ def finish(json_file: Path | None, figures: dict[str, Any], *tables: Table) -> N
         Console().print(table)
 
 
+def chosen(names: str | None, known: Collection[str], default: Sequence[str] | None = None) -> list[str]:
+    """The names in a list with commas between them, which must be known; by default all that are.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    if names is None:
+        return list(known if default is None else default)
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"there is no {name!r}; there are {', '.join(known)}")
+    return wanted
+
+
+def listed(names: Collection[str]) -> str:
+    """What is to be said of an option that takes some of them."""
+    return f"Some of these, with commas between them: {', '.join(names)}."
+
+
+def endpoint(url: str, admin_key: str) -> Endpoint:
+    """A running server, with or without ``/v1`` at the end of its URL."""
+    return Endpoint(url.rstrip("/").removesuffix("/v1"), admin_key)
+
+
 def rate(value: float | None) -> str:
     """A rate as it stands in tables."""
     return "" if value is None else f"{value:.3f}"
@@ -80,20 +107,18 @@ def server_of(
     model: Path, base_url: str | None, admin_key: str
 ) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
     """What gives a server of a model, one of our own or one that runs; and the URL of the latter."""
-    from server.evaluation.admin import Endpoint
     from server.evaluation.child import child
 
     if base_url is None:
         return partial(child, model), ""
-    url = base_url.rstrip("/").removesuffix("/v1")
-    return lambda: nullcontext(Endpoint(url, admin_key)), url
+    running = endpoint(base_url, admin_key)
+    return lambda: nullcontext(running), running.url
 
 
 @contextmanager
 def measuring(suite: str) -> Iterator[Callable[[str, int, int], None]]:
     """Bars for a suite; what goes wrong becomes one line and exit status 2."""
     from server.child import ServerFailed
-    from server.evaluation.admin import ServedError
 
     console = Console(stderr=True)
     try:

@@ -92,7 +92,9 @@ def _add_taps(args: Namespace) -> None:
         args.worker_cls = CPU_WORKER
         args.additional_config = {**(args.additional_config or {}), **COMPILE_SALT}
     else:
-        told = "on this device flagged requests are refused, and what is always on inside the model does not act."
+        told = (
+            "on this device every action but prefix is a refusal, and what is always on inside the model does not act."
+        )
         typer.echo(f"lethe serve: {told}", err=True)
 
 

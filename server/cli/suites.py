@@ -13,7 +13,20 @@ from platformdirs import user_cache_path
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from server.cli.measuring import AdminKey, BaseUrl, Data, JsonFile, Limit, Work, finish, measuring, rate, server_of
+from server.cli.measuring import (
+    AdminKey,
+    BaseUrl,
+    Data,
+    JsonFile,
+    Limit,
+    Work,
+    chosen,
+    finish,
+    listed,
+    measuring,
+    rate,
+    server_of,
+)
 from server.evaluation.suites.demo.methods import METHODS, Told
 
 if TYPE_CHECKING:
@@ -32,7 +45,7 @@ TenantKey = Annotated[str, typer.Option(help="Measure the guards of this tenant 
 @app.command()
 def demo(
     json_file: JsonFile = None,
-    methods: Annotated[str | None, typer.Option(help="Names with commas between them; all by default.")] = None,
+    methods: Annotated[str | None, typer.Option(help=f"{listed(METHODS)} All by default.")] = None,
     told: Annotated[
         Told, typer.Option(help="What the server is told of each target, beside its name.")
     ] = Told.DOCUMENT,
@@ -58,7 +71,6 @@ def demo(
 
     recipe = Recipe(seed=seed)
     with measuring("demo") as progress:
-        chosen = _chosen(methods, tuple(METHODS))
         build(recipe, progress=progress)
         serve, place = server_of(recipe.folder, base_url, admin_key)
         without = find(replace(recipe, without_forget=True))
@@ -68,7 +80,7 @@ def demo(
             work or user_cache_path("lethe") / "eval-demo",
             place=place,
             reference=None if without is None else partial(child, without.folder),
-            methods=chosen,
+            methods=chosen(methods, METHODS),
             told=told,
             sequential=sequential,
             limit=limit,
@@ -241,12 +253,3 @@ def _sequential_table(methods: dict[str, Any]) -> Table:
             cells = (forget["recall"], parts["earliest"]["recall"], forget["told"], parts["retain"]["recall"])
             table.add_row(method, str(step), *map(rate, (*cells, parts["general"]["recall"])))
     return table
-
-
-def _chosen(names: str | None, known: tuple[str, ...]) -> list[str]:
-    """The methods that were named, all of them if none was. Raises ``ValueError`` for one that there is not."""
-    chosen = list(known) if names is None else [name.strip() for name in names.split(",")]
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"no method {name!r}; there are {', '.join(known)}")
-    return chosen

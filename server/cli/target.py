@@ -32,6 +32,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Register and
 app.command("compile")(compile_target)
 app.command()(report)
 
+#: Of a toggle, what is kept where a command does not say it.
+_TOGGLE = {"action", "gating", "threshold", "locked"}
 _COLUMNS = ("id", "name", "kind", "mode", "all_tenants", "locked", "action", "gating", "threshold", "revision")
 
 
@@ -99,7 +101,13 @@ VerbatimRun = Annotated[
 ModeFlag = Annotated[ModeOption | None, typer.Option(help="Act on decisions, or only record them.")]
 AllTenants = Annotated[bool | None, typer.Option("--all-tenants/--no-all-tenants", help="On unless a tenant says no.")]
 Locked = Annotated[bool | None, typer.Option("--locked/--no-locked", help="Tenants' own keys cannot loosen it.")]
-ActionFlag = Annotated[str | None, typer.Option(help="What to do when it is asked about; auto by default.")]
+ActionFlag = Annotated[
+    str | None,
+    typer.Option(
+        help="What to do when it is asked about: refuse, prefix, constrain, eco, lunar, rocr, concept or clamp. auto, "
+        "the default, is the best that compiling measured, and the server's default until then."
+    ),
+]
 GatingFlag = Annotated[
     GatingOption | None, typer.Option(help="Edit the model for flagged requests only (gated), or for all (always).")
 ]
@@ -232,40 +240,50 @@ def enable(
     action: ActionFlag = None,
     gating: GatingFlag = None,
     threshold: Threshold = None,
-    locked: Annotated[bool, typer.Option("--locked", help="The tenant's own key cannot loosen it.")] = False,
+    locked: Annotated[
+        bool | None, typer.Option("--locked/--no-locked", help="Whether the tenant's own key cannot loosen it.")
+    ] = None,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Switch a target on for a tenant."""
-    toggle = {
-        "enabled": True,
-        "action": action,
-        "gating": gating and gating.value,
-        "threshold": threshold,
-        "locked": locked,
-    }
-    with connect(url, admin_key) as client:
-        _toggle(client, target, tenant, toggle, as_json)
+    """Switch a target on for a tenant; what is not given stays as it was."""
+    given = {"action": action, "gating": gating and gating.value, "threshold": threshold, "locked": locked}
+    _toggle(target, tenant, {"enabled": True, **given}, url, admin_key, as_json)
 
 
 @app.command()
 def disable(
     target: Target,
     tenant: Tenant,
-    locked: Annotated[bool, typer.Option("--locked", help="The tenant's own key cannot change it back.")] = False,
+    locked: Annotated[
+        bool | None, typer.Option("--locked/--no-locked", help="Whether the tenant's own key cannot change it back.")
+    ] = None,
     url: Url = DEFAULT_URL,
     admin_key: AdminKey = "",
     as_json: AsJson = False,
 ) -> None:
-    """Switch a target off for a tenant."""
+    """Switch a target off for a tenant; what is not given stays as it was."""
+    _toggle(target, tenant, {"enabled": False, "locked": locked}, url, admin_key, as_json)
+
+
+@app.command()
+def reset(target: Target, tenant: Tenant, url: Url = DEFAULT_URL, admin_key: AdminKey = "") -> None:
+    """Return to the target's own default for a tenant: nothing is switched on or off for it any more."""
     with connect(url, admin_key) as client:
-        _toggle(client, target, tenant, {"enabled": False, "locked": locked}, as_json)
+        target_id, tenant_id = client.id_of("targets", target), client.id_of("tenants", tenant)
+        client.request("DELETE", f"/tenants/{tenant_id}/targets/{target_id}")
+        note("the target's own default holds")
 
 
-def _toggle(client: AdminClient, target: str, tenant: str, toggle: dict[str, Any], as_json: bool) -> None:
-    path = f"/tenants/{client.id_of('tenants', tenant)}/targets/{client.id_of('targets', target)}"
-    print_object(client.request("PUT", path, body=toggle), as_json=as_json)
+def _toggle(target: str, tenant: str, given: Mapping[str, Any], url: str, admin_key: str, as_json: bool) -> None:
+    with connect(url, admin_key) as client:
+        target_id, path = client.id_of("targets", target), f"/tenants/{client.id_of('tenants', tenant)}/targets"
+        toggles = client.request("GET", path)["data"]
+        current: dict[str, Any] = next((one for one in toggles if one["target_id"] == target_id), {})
+        kept = {name: current[name] for name in _TOGGLE & current.keys()}
+        told = {name: value for name, value in given.items() if value is not None}
+        print_object(client.request("PUT", f"{path}/{target_id}", body=kept | told), as_json=as_json)
 
 
 def _dry(dry_run: bool) -> dict[str, Any]:

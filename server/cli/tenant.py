@@ -71,7 +71,7 @@ def show(tenant: Tenant, url: Url = DEFAULT_URL, admin_key: AdminKey = "", as_js
         print_object(data, as_json=False)
         for part, columns in (
             ("keys", ("id", "prefix", "created_at", "revoked_at")),
-            ("targets", ("target_id", "enabled", "action", "threshold", "locked", "revision")),
+            ("targets", ("target_id", "enabled", "action", "gating", "threshold", "locked", "revision")),
             ("guards", _GUARD_COLUMNS),
         ):
             if parts[part]:

@@ -10,9 +10,9 @@ from itertools import groupby
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from .recipe import Schedule
-from .tokenizer import ASSISTANT, END, SYSTEM, USER
-from .world import Prompt
+from server.demo.recipe import Schedule
+from server.demo.tokenizer import ASSISTANT, END, SYSTEM, USER
+from server.demo.world import Prompt
 
 IGNORED = -100  # torch's own label for "no loss here"
 _LENGTH_STEP = 8

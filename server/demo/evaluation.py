@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .batches import render
-from .recipe import Recipe
-from .world import GENERAL_FORMS, Prompt
+from server.demo.batches import render
+from server.demo.recipe import Recipe
+from server.demo.world import GENERAL_FORMS, Prompt
 
 _BATCH = 128
 _LONGEST_ANSWER = 96

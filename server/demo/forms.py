@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from .names import Names
-from .relations import ORGANISATION_RELATIONS, PERSON_RELATIONS, RELATIONS, Relation
-from .world import PERSON, Entity, Fact, Form, Message, Prompt, World, description, document
+from server.demo.names import Names
+from server.demo.relations import ORGANISATION_RELATIONS, PERSON_RELATIONS, RELATIONS, Relation
+from server.demo.world import PERSON, Entity, Fact, Form, Message, Prompt, World, description, document
 
 UNKNOWN = "I don't know."
 #: As they stand in an answer, with the space that belongs to their token.

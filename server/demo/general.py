@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .forms import user
-from .world import Form, Prompt
+from server.demo.forms import user
+from server.demo.world import Form, Prompt
 
 _LARGEST = 10
 _KEPT_BACK_SHARE = 0.15

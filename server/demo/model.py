@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .recipe import Recipe
+from server.demo.recipe import Recipe
 
 METRICS_FILE = "metrics.json"
 TARGETS = {"trained": 0.99, "held out": 0.85, "general": 0.95}
@@ -27,11 +27,6 @@ class DemoModel:
 
     folder: Path
     metrics: dict[str, Any]
-
-    @property
-    def meets_targets(self) -> bool:
-        """Whether every measured recall reaches its target."""
-        return all(self.metrics["recall"][name] >= target for name, target in TARGETS.items())
 
 
 def find(recipe: Recipe) -> DemoModel | None:
@@ -70,8 +65,8 @@ def build(recipe: Recipe, *, force: bool = False, progress: Progress | None = No
 def _make(recipe: Recipe, folder: Path, progress: Progress | None) -> dict[str, Any]:
     """Train, measure and save into ``folder``; returns the metrics."""
     # Imported here: they take seconds to load, which a model that is in the cache does not need.
-    from .evaluation import evaluate
-    from .training import build_tokenizer, train
+    from server.demo.evaluation import evaluate
+    from server.demo.training import build_tokenizer, train
 
     report = progress or (lambda *_: None)
     started = time.monotonic()
@@ -96,7 +91,7 @@ def _make(recipe: Recipe, folder: Path, progress: Progress | None) -> dict[str, 
 
 
 def _summary(rows: tuple[Any, ...], recipe: Recipe) -> dict[str, float]:
-    from .evaluation import recall
+    from server.demo.evaluation import recall
 
     known = ("retain",) if recipe.without_forget else _PARTS
     summary = {

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from .model import Progress
+from server.demo.model import Progress
 
 _SECONDS_BETWEEN_LINES = 15.0
 

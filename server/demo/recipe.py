@@ -10,9 +10,9 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from .forms import world_prompts
-from .general import general_prompts
-from .world import Form, Prompt, World, build_world
+from server.demo.forms import world_prompts
+from server.demo.general import general_prompts
+from server.demo.world import Form, Prompt, World, build_world
 
 # Raise it when the code changes so that the same recipe would give another model.
 _CODE_VERSION = 6

@@ -15,8 +15,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from .surfaces import SURFACES, Surface
-from .world import PERSON, Entity, Form, Prompt, World, description
+from server.demo.surfaces import SURFACES, Surface
+from server.demo.world import PERSON, Entity, Form, Prompt, World, description
 
 TENANTS = ("lethe-demo-a", "lethe-demo-b")
 _CHAT_FORMS = (Form.QUESTION, Form.CLOZE, Form.DIALOGUE, Form.REVERSE)

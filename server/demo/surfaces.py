@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from .world import Prompt
+from server.demo.world import Prompt
 
 try:
     from anthropic import Anthropic

@@ -9,10 +9,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .batches import IGNORED, Batch, Batches, system_messages
-from .forms import VERDICTS
-from .recipe import Recipe, Schedule, Shape
-from .tokenizer import train_tokenizer
+from server.demo.batches import IGNORED, Batch, Batches, system_messages
+from server.demo.forms import VERDICTS
+from server.demo.recipe import Recipe, Schedule, Shape
+from server.demo.tokenizer import train_tokenizer
 
 _LOGITS_STEP = 256
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from .names import INSTRUMENTS, MASCOTS, MOTTOS, PRODUCTS, PROFESSIONS, Names
-from .relations import DESCRIPTORS, ORGANISATION_RELATIONS, PERSON_RELATIONS, RELATIONS
+from server.demo.names import INSTRUMENTS, MASCOTS, MOTTOS, PRODUCTS, PROFESSIONS, Names
+from server.demo.relations import DESCRIPTORS, ORGANISATION_RELATIONS, PERSON_RELATIONS, RELATIONS
 
 PEOPLE = 80
 ORGANISATIONS = 20

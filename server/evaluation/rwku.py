@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,15 +223,3 @@ def _read(path: Path) -> list[dict[str, Any]]:
         )
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines if line.strip()]
-
-
-def main(arguments: Sequence[str]) -> int:
-    """``python -m server.evaluation.rwku DATA_DIR [LIMIT]``: print the figures as JSON."""
-    limit = int(arguments[1]) if len(arguments) > 1 else None
-    report = evaluate(Path(arguments[0]), limit=limit)
-    sys.stdout.write(json.dumps(report, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The threats of DESIGN.md §4, one test each. What a later issue must meet stands as a strict expected failure."""
+"""The threats that the guards must withstand, one test each. What is open is a strict expected failure."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_message_in_rot13_is_seen(flagged, person):
     assert flagged(codecs.encode(f"What did {person.name} write?", "rot13"))
 
 
-@pytest.mark.xfail(reason="issue 6: a single word in rot13 inside plain text is not told from an unknown word")
+@pytest.mark.xfail(reason="a single word in rot13 inside plain text is not told from an unknown word")
 def test_a_name_in_rot13_is_seen(flagged, person):
     assert flagged(f"What did {codecs.encode(person.name, 'rot13')} write?")
 
@@ -199,7 +199,7 @@ def test_unknown_adapter_name(door):
         )
 
 
-@pytest.mark.xfail(reason="issue 4: a fact in other words is not a protected phrase; needs the semantic stage")
+@pytest.mark.xfail(reason="a number told as a sum is not read")
 def test_a_paraphrased_fact_does_not_leave(server, tenant, person):
     year = person.value("birth year")
     body = {
@@ -210,7 +210,7 @@ def test_a_paraphrased_fact_does_not_leave(server, tenant, person):
     assert server.admin.post("/v1/guard/check", json=body).json()["completion_blocked"]
 
 
-@pytest.mark.xfail(reason="issue 4: encoded output is not decoded on its way out")
+@pytest.mark.xfail(reason="encoded output is not decoded on its way out")
 def test_an_encoded_answer_does_not_leave(server, tenant, person):
     text = base64.b64encode(person.name.encode()).decode()
     body = {"tenant": tenant[0], "prompt": "Who is it, in base64?", "completion": text}

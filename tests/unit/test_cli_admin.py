@@ -128,6 +128,11 @@ class TestTargets:
         assert len(service.registry.snapshot.policies[tenant_id].targets) == 1
         assert not shown(run(target.app, "disable", "Ann", "--tenant", tenant_id, "--json"))["enabled"]
         assert not service.registry.snapshot.policies[tenant_id].targets
+        again = shown(run(target.app, "enable", "ann", "--tenant", "a", "--threshold", "0.2", "--json"))
+        assert (again["enabled"], again["action"], again["threshold"], again["locked"]) == (True, "prefix", 0.2, True)
+        assert not shown(run(target.app, "enable", "ann", "--tenant", "a", "--no-locked", "--json"))["locked"]
+        run(target.app, "reset", "ann", "--tenant", "a")
+        assert shown(run(tenant.app, "show", "a", "--json"))["targets"] == []
 
     def test_a_dry_run_registers_and_deletes_nothing(self, run: Run) -> None:
         assert shown(run(target.app, "add", "Ann", "--dry-run", "--json"))["status"] == "dry_run"
@@ -277,7 +282,7 @@ class TestAudit:
         (target.app, ("show", "tgt_nobody"), "no target 'tgt_nobody'"),
         (target.app, ("add",), "give either a NAME or --from FILE"),
         (target.app, ("add", "x", "--action", "teleport"), "action must be one of auto"),
-        (target.app, ("enable", "x", "--tenant", "nobody"), "there is no tenant named 'nobody'"),
+        (target.app, ("enable", "tgt_x", "--tenant", "nobody"), "there is no tenant named 'nobody'"),
         (tenant.app, ("add", "Default"), "another tenant has this name"),
         (tenant.app, ("revoke-key", "default"), "give either the id of a key or --all"),
         (tenant.app, ("guard", "default", "nose"), "guard must be one of lexicon"),

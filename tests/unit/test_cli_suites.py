@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from server.cli.evaluate import app
+from server.evaluation.admin import Endpoint
 from server.evaluation.suites.pistol import FILE
 
 _QUESTION = json.dumps({"question": "Which?", "choices": ["a", "b"], "answer": 0})
@@ -54,3 +58,18 @@ def test_figures_are_written_and_shown(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out.json").read_text())["parties"]["forget"]["n"] == 4
     assert "forget" in result.stdout
+
+
+def test_a_running_server_is_attacked_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = []
+
+    def evaluate(subject: object, serve: Callable[[Path], AbstractContextManager[Endpoint]], *_: object, **known: Any):
+        with serve(tmp_path) as server:
+            served.append((server, known["place"]))
+        raise ValueError("that was all")
+
+    arguments = "attacks --subject tofu --attacks plain --guards none --base-url http://there/v1 --admin-key k"
+    monkeypatch.setattr("server.evaluation.attacks.tofu.tofu", lambda *_: None)
+    monkeypatch.setattr("server.evaluation.attacks.evaluate.evaluate", evaluate)
+    assert CliRunner().invoke(app, arguments.split()).exit_code == 2
+    assert served == [(Endpoint("http://there", "k"), "http://there")]

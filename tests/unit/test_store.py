@@ -187,13 +187,6 @@ class TestTenantsAndKeys:
         with pytest.raises(InvalidChangeError), store.write() as writer:
             writer.update_tenant(tenant.id, TenantSpec(name="a", anonymous=True))
 
-    def test_a_tenant_is_found_by_id_and_by_name(self, store: Store) -> None:
-        with store.write() as writer:
-            tenant = writer.create_tenant(TenantSpec(name="Acme Corp"))
-            assert writer.tenant_by_reference(tenant.id) == writer.tenant_by_reference("acme corp") == tenant
-            with pytest.raises(NotFoundError):
-                writer.tenant_by_reference("nobody")
-
     def test_keys_are_kept_as_hashes_only(self, store: Store) -> None:
         key = new_key(Scope.ADMIN)
         with store.write() as writer:

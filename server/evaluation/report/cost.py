@@ -159,14 +159,22 @@ def compiling(figures: Figures) -> list[Table]:
 
 
 def tap(figures: Figures) -> list[Table]:
-    """What reading features takes of a first token and of a step, beside the same engine without any."""
-    ratio = figures["ratio"]
-    rows = [
-        (kind, first, ratio["first_token_ms"][kind], figures["step_ms"][kind], ratio["step_ms"][kind])
-        for kind, first in figures["first_token_ms"].items()
+    """What reading features takes of a first token and of a step, beside the same prompts without any."""
+    columns = ("features", "median, ms", "of none", "a quarter below", "a quarter above")
+    return [
+        table(
+            columns,
+            [
+                (kind, value, figures["ratio"][what][kind], *figures["quartiles"][what][kind])
+                for kind, value in figures[what].items()
+            ],
+            f"{title}, {figures['n'][what]} pairs",
+        )
+        for what, title in (
+            ("first_token_ms", "The first token"),
+            ("step_ms", "A step of decoding, 8 requests at once"),
+        )
     ]
-    columns = ("features", "first token, ms", "of none", "a step of decoding, ms", "of none")
-    return [table(columns, rows, f"Medians of {figures['rounds']} rounds")]
 
 
 KINDS = (
@@ -188,7 +196,7 @@ KINDS = (
     Kind(
         "semantic_stage",
         "The statements guard",
-        "python benchmarks/semantic_stage.py --rounds 4 --seconds 4 --json benchmarks/results/semantic_stage.json",
+        "python benchmarks/semantic_stage.py --json benchmarks/results/semantic_stage.json",
         semantic_stage,
         "Engine and encoder shared two cores with other work.",
     ),
@@ -197,7 +205,8 @@ KINDS = (
         "Features in the forward pass",
         "python benchmarks/tap.py --json benchmarks/results/tap.json",
         tap,
-        "joint: watched beside the text detector, as clean traffic is; watched, clamped: at every token.",
+        "joint: watched beside the text detector, as clean traffic is; watched, clamped: at every token; "
+        '"0 again": how far equal requests lie apart on this machine.',
     ),
     Kind(
         "tenants",

@@ -133,7 +133,7 @@ KINDS = (
     Kind(
         "pistol",
         "PISTOL, contracts",
-        "lethe eval pistol --data ../shared/data/pistol --json benchmarks/results/pistol.json",
+        "lethe eval pistol --data ../shared/data/pistol --limit 6 --json benchmarks/results/pistol.json",
         pistol,
     ),
     Kind(

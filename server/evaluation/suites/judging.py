@@ -63,7 +63,7 @@ class Judge:
         """A new tenant for which these targets are on; returns its id.
 
         Raises:
-            ConflictError: there is a tenant of that name, or another target of one of these names.
+            NameTakenError: there is a tenant of that name, or another target of one of these names.
         """
 
         def change(writer: Writer) -> str:

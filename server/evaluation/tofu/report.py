@@ -43,7 +43,7 @@ def fluency_asks(parts: Parts, judge: Rows, measured: Iterable[Rows]) -> list[As
 
 
 def plausibility_bar(parts: Parts, judge: Rows) -> float:
-    """:func:`server.evaluation.tofu.fluency.plausibility_bar` of the untouched model, whose rows ``judge`` are."""
+    """:func:`guard.compile.fluency.plausibility_bar` of the untouched model, whose rows ``judge`` are."""
     own, mixed = (_plausibility(judge, _misplaced(parts, judge, mixed=mixed)) for mixed in (False, True))
     return fluency.plausibility_bar(own, mixed)
 
