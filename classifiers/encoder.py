@@ -35,6 +35,17 @@ class _Job:
     rows: list[np.ndarray] = field(default_factory=list)
 
 
+def _finish(job: _Job) -> None:
+    embeddings = np.stack(job.rows)
+    if job.future.set_running_or_notify_cancel():  # from here on it cannot be cancelled
+        job.future.set_result(embeddings)
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.future.done() and job.future.set_running_or_notify_cancel():
+        job.future.set_exception(error)
+
+
 class SentenceEncoder:
     """A sentence-transformers model behind a micro-batching queue.
 
@@ -92,20 +103,18 @@ class SentenceEncoder:
                 self._wake.wait_for(lambda: self._jobs or self._closed)
                 if self._closed:
                     for job in self._jobs:
-                        if not job.future.done():
-                            job.future.set_exception(EncoderClosed())
+                        _fail(job, EncoderClosed())
                     return
                 turns = self._take_turns()
             try:
                 rows = iter(self._embed([text for _, texts in turns for text in texts]))
                 for job, texts in turns:
                     job.rows.extend(next(rows) for _ in texts)
-                    if len(job.rows) == len(job.texts) and not job.future.cancelled():
-                        job.future.set_result(np.stack(job.rows))
+                    if len(job.rows) == len(job.texts):
+                        _finish(job)
             except Exception as error:  # whatever the model raised is the callers' to handle
                 for job, _ in turns:
-                    if not job.future.done():
-                        job.future.set_exception(error)
+                    _fail(job, error)
             with self._wake:
                 self._jobs.extend(job for job, _ in turns if len(job.rows) < len(job.texts) and not job.future.done())
 

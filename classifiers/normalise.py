@@ -29,7 +29,8 @@ _SPELLED = re.compile(
     rf"(?<![^\W_])(?:{_LETTER}({_GAP}{{1,3}}))(?:{_LETTER}\1){{2,}}{_LETTER}"
     rf"(?:(?!\1){_GAP}{{1,6}}{_LETTER}(?:\1{_LETTER})+)*(?![^\W_])"
 )
-_LEET_WORD = re.compile(r"(?=\S*[^\W\d_])(?=\S*[0-9@$!|])[^\W_]*[0-9@$!|][\w@$!|]*")
+_LEET_RUN = re.compile(r"[\w@$!|]+")
+_LEET_SIGN = re.compile(r"[0-9@$!|]")
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", **LETTER_SIGNS})
 _BASE64 = re.compile(rf"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{{{_MIN_ENCODED},}}={{0,2}}")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s:,]?){6,}(?![0-9A-Za-z])")
@@ -49,7 +50,7 @@ def plain(text: str) -> str:
     if not text.isascii():
         kept = (c for c in unicodedata.normalize("NFKC", text) if is_separator(c) or fold(c) or c.isspace())
         text = re.sub(r"\w+", lambda match: _latin(match.group()), "".join(kept))
-    text = _LEET_WORD.sub(lambda match: _unleet(match.group()), text)
+    text = _LEET_RUN.sub(lambda match: _unleet(match.group()), text)
     return _SPELLED.sub(lambda match: _join(match.group(), match.group(1)), text)
 
 
@@ -136,10 +137,15 @@ def _cased(char: str) -> str:
     return folded.upper() if char.isupper() else folded
 
 
-def _unleet(word: str) -> str:
-    """``word`` with digits read as letters where letters stand on both sides: "St3phen", but not "1947" or "M60"."""
+def _unleet(run: str) -> str:
+    """``run`` with digits read as letters where letters stand on both sides: "St3phen", but not "1947" or "M60"."""
+    sign = _LEET_SIGN.search(run)
+    if sign is None:
+        return run
+    start = run.rfind("_", 0, sign.start()) + 1
+    word = run[start:]
     inner = re.search(r"[^\W\d_][0-9@$!|]+[^\W\d_]", word) or re.fullmatch(r"[@$][^\W\d_]{3,}", word)
-    return word.translate(_LEET) if inner else word
+    return run[:start] + word.translate(_LEET) if inner else run
 
 
 def _join(run: str, separator: str) -> str:

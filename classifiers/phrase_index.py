@@ -37,6 +37,8 @@ _MIN_PLURAL_LETTERS = 4
 _SIBILANTS = ("s", "x", "z", "ch", "sh")
 #: Digits of a number that is as good as a name, such as a year.
 _MIN_DIGITS = 4
+#: Branches that are not worth looking through for those that stand at the same place.
+_FEW = 16
 
 
 @lru_cache(maxsize=65536)
@@ -211,6 +213,21 @@ class _Branch(NamedTuple):
     inside: bool
 
 
+def _outermost(branches: Iterable[_Branch]) -> list[_Branch]:
+    """Of the branches that stand at the same place the first and the last begun.
+
+    What comes will end them all alike, so that those between tell nothing more; and "!!!!", where every sign may be a
+    separator or a letter, would have as many as it has signs.
+    """
+    first: dict[tuple[int, int, bool], _Branch] = {}
+    last: dict[tuple[int, int, bool], _Branch] = {}
+    for branch in sorted(branches, key=lambda one: one.start):
+        place = id(branch.node), branch.offset, branch.inside
+        first.setdefault(place, branch)
+        last[place] = branch
+    return [*first.values(), *(branch for place, branch in last.items() if branch is not first[place])]
+
+
 class _Complete(NamedTuple):
     """A whole phrase, in one of its forms, of which it is to be seen whether it is part of another word.
 
@@ -309,7 +326,7 @@ class PhraseMatcher:
         if self._complete:
             found = self._end_words() if glyph.separates or hump else self._read_on(glyph.letters)
         begins = previous is None or starts(previous, glyph)
-        live = self._live if glyph.separates else []
+        live = list(self._live) if glyph.separates else []
         arrivals = self._live
         if begins or glyph.upper:
             arrivals = [*self._live, _Branch(self._root, 0, start, inside=not begins)]
@@ -317,7 +334,7 @@ class PhraseMatcher:
         for branch in arrivals:
             for letters in filter(None, (glyph.letters, glyph.maybe)):
                 advanced, ends = self._advance(branch, letters, end)
-                live = live if advanced is None else [*live, advanced]
+                live += [] if advanced is None else [advanced]
                 for one, rest in ends:
                     if glyph.spaceless or glyph.separates or is_open_ended(one.form):
                         whole.append(one.match)  # it is over with this character, or counts whatever follows
@@ -327,7 +344,7 @@ class PhraseMatcher:
                         self._complete.append(longer)
                     else:
                         whole.append(one.match)
-        self._live = live
+        self._live = live if len(live) <= _FEW else _outermost(live)
         return found or min(whole, default=None)
 
     def _end_words(self) -> Match | None:

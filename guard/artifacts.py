@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
+from sqlalchemy.exc import SQLAlchemyError
 
 from guard.store import Store
 from guard.store.jobs import JobQueue
 from guard.types import ForgetTarget
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which it may go unnoticed that another process fitted something anew.
+LOOK_AGAIN = 10.0
 
 
 class ArtifactError(ValueError):
@@ -81,6 +88,7 @@ class Artifacts:
         self._store = store
         self._model = model
         self._known: dict[tuple[str, str], Artifact] = {}  # by target key and intervention
+        self._seen: dict[tuple[str, str], tuple[str, float]] = {}  # of each its version, and when that was looked at
         #: When something was last put here, in the seconds of ``time.monotonic``.
         self.changed = 0.0
 
@@ -115,10 +123,15 @@ class Artifacts:
             ArtifactError: the stored bytes are damaged.
         """
         unknown = [target for target in targets if (target.key, intervention) not in self._known]
+        unknown += await self._replaced(targets, intervention)
         if unknown:
-            blobs = await asyncio.to_thread(self._store.compiled, unknown, self._name(intervention))
+            names = unknown, self._name(intervention)
+            # The versions first: what is replaced in between is then read once more, and not overlooked.
+            versions = await asyncio.to_thread(self._store.versions, *names)
+            blobs = await asyncio.to_thread(self._store.compiled, *names)
             for key, blob in blobs.items():
                 self._known[key, intervention] = Artifact.from_bytes(blob, self._model)
+                self._seen[key, intervention] = (versions.get(key, ""), time.monotonic())
         keys = (target.key for target in targets)
         return {key: known for key in keys if (known := self._known.get((key, intervention))) is not None}
 
@@ -133,7 +146,30 @@ class Artifacts:
         blobs = [(target, artifact.to_bytes())]
         await asyncio.to_thread(self._store.put_compiled, blobs, self._name(artifact.intervention))
         self._known[target.key, artifact.intervention] = artifact
+        # The version is learnt when it is looked at: at once, if another process is to put one at the same time.
+        self._seen[target.key, artifact.intervention] = ("", 0.0)
         self.changed = time.monotonic()
+
+    async def _replaced(self, targets: Sequence[ForgetTarget], intervention: str) -> list[ForgetTarget]:
+        """Those of which another process has put something newer than what is known here."""
+        now = time.monotonic()
+        known = [target for target in targets if (target.key, intervention) in self._known]
+        due = [target for target in known if now - self._seen[target.key, intervention][1] > LOOK_AGAIN]
+        if not due:
+            return []
+        try:
+            versions = await asyncio.to_thread(self._store.versions, due, self._name(intervention))
+        except SQLAlchemyError:
+            logger.exception("It cannot be seen whether targets were compiled anew; what is known stays in force")
+            versions = {}
+        replaced = []
+        for target in due:
+            place = (target.key, intervention)
+            version = versions.get(target.key, self._seen[place][0])
+            if version != self._seen[place][0]:
+                replaced.append(target)
+            self._seen[place] = (version, now)
+        return replaced
 
     def _name(self, intervention: str) -> str:
         return f"{intervention}:{self._model}"

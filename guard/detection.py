@@ -53,7 +53,6 @@ class Reach:
         monitored: whose phrases and documents are only reported there.
         always: targets whose intervention applies whatever the detectors say.
         stating: of which statements are known that could be told in other words.
-        tools: functions that the model must not be offered.
     """
 
     view: View
@@ -62,7 +61,6 @@ class Reach:
     monitored: frozenset[str]
     always: tuple[ActiveTarget, ...]
     stating: frozenset[str]
-    tools: frozenset[str]
 
 
 class Detection:
@@ -278,9 +276,6 @@ class Detection:
                     one for one in targets.values() if one.gating is Gating.ALWAYS and one.mode is Mode.ENFORCE
                 ),
                 stating=self.statements.stating(targets),
-                tools=frozenset(
-                    tool for one in targets.values() if one.mode is Mode.ENFORCE for tool in one.target.spec.tools
-                ),
             )
             cached = self._reaches[policy.tenant.id] = (policy, reach)
         return cached[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -59,6 +60,7 @@ class GuardedEngine:
         self._service = service
         tokenizer = engine.renderer.get_tokenizer()
         self._tokenizer = tokenizer
+        self._salt = secrets.token_hex(16)
         self._reader = PromptReader(tokenizer)
         self._vocab_size = engine.model_config.get_vocab_size()
         self._reasoning = _reasoning_parser(engine, tokenizer)
@@ -230,8 +232,9 @@ class GuardedEngine:
             if features is not None and features.blinded_by_cache(len(prompt["prompt_token_ids"])):
                 params.skip_reading_prefix_cache = True
             # What a changed forward pass leaves in the KV cache must never meet a request that is changed otherwise.
+            # Secret, so that no client can name the same salt for a request that is not changed.
             if salt := request.controls.salt:
-                prompt = {**prompt, "cache_salt": ":".join(("lethe", salt, prompt.get("cache_salt") or ""))}
+                prompt = {**prompt, "cache_salt": ":".join((self._salt, salt, prompt.get("cache_salt") or ""))}
         return self._engine.generate(prompt, params, request.request_id, **request.options)
 
     async def _watch(self, policy: TenantPolicy) -> tuple[Watch | None, tuple[GuardName, ...]]:

@@ -15,7 +15,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.detokenizer import check_stop_strings
 
 from classifiers.clauses import Clause, ClauseSplitter
-from guard.outputs import GuardedRequest
+from guard.outputs import GuardedRequest, hides_text
 from guard.prompt import Tokenizer
 
 #: How many tokens before the first one are decoded with it, so that it is spelled as it is in its place.
@@ -90,9 +90,7 @@ class HeldChoice:
         self._read = ""
         self._marks: deque[Mark] = deque()
         self._splitter = ClauseSplitter()
-        # With stop strings the text lags behind the tokens; without text there are only tokens.
-        lags = bool(params.stop) and params.output_kind is not RequestOutputKind.FINAL_ONLY
-        self._by_token = lags or not params.detokenize
+        self._by_token = hides_text(params)
         self._reader = self._reader_at(0)
         self._seam: int | None = None
 

@@ -19,7 +19,7 @@ from vllm.sampling_params import RequestOutputKind
 from classifiers.phrase_index import Match, PhraseIndex, PhraseMatcher
 from classifiers.verbatim import VerbatimIndex
 from guard import outputs
-from guard.outputs import GuardedRequest
+from guard.outputs import GuardedRequest, hides_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,8 @@ class LeakGuard:
         self._rule = rule
         self._choices: dict[int, _Choice] = {}
         params = request.params
-        # With stop strings the engine's text lags behind its tokens and ends before them; with log-probabilities
-        # every token shows its own text. In both cases the tokens themselves are what must be read.
-        self._by_token = bool(params.stop) or not params.detokenize or params.logprobs is not None
+        # With log-probabilities every token shows its own text.
+        self._by_token = hides_text(params) or params.num_logprobs is not None
         self._whole = params.output_kind is not RequestOutputKind.DELTA
         self._lead_in = frozenset(request.tokenizer.encode(request.lead_in, add_special_tokens=False))
 

@@ -80,6 +80,15 @@ def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return pieces
 
 
+def hides_text(params: SamplingParams) -> bool:
+    """Whether the text of an answer is less than its tokens say, so that it is these which must be read.
+
+    With stop strings it lags behind them and ends before them, and what stopped it is told to the client; the text
+    of a stop token is left out, though its id is told.
+    """
+    return bool(params.stop or params.stop_token_ids) or not params.detokenize
+
+
 def certain(token_ids: Sequence[int], pieces: Sequence[str]) -> list[dict[int, Logprob]]:
     """Log-probabilities of tokens that had no alternative."""
     return [{token: Logprob(0.0, 1, piece)} for token, piece in zip(token_ids, pieces, strict=True)]
@@ -88,7 +97,7 @@ def certain(token_ids: Sequence[int], pieces: Sequence[str]) -> list[dict[int, L
 def completion(request: GuardedRequest, index: int, canned: Canned, span: slice) -> CompletionOutput:
     """Choice ``index`` with the tokens ``span`` of ``canned``; it is finished when the span reaches the end."""
     ids, pieces = canned.token_ids[span], canned.pieces[span]
-    wants_logprobs = request.params.logprobs is not None
+    wants_logprobs = request.params.num_logprobs is not None
     finished = span.stop is None or span.stop >= len(canned.token_ids)
     return CompletionOutput(
         index=index,

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guard.caller import CALLER
 from guard.service import GuardService
+from guard.types import Mode, TenantPolicy
 from server.auth import route_path
 
 #: Routes whose requests may offer tools.
@@ -39,6 +40,7 @@ class ToolMiddleware:
     def __init__(self, app: ASGIApp, service: GuardService) -> None:
         self._app = app
         self._service = service
+        self._known: dict[str, tuple[TenantPolicy, frozenset[str]]] = {}  # by tenant id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -61,7 +63,16 @@ class ToolMiddleware:
             policy = self._service.policy_of(CALLER.get())
         except LookupError:  # the tenant was deleted meanwhile, which the engine says
             return frozenset()
-        return self._service.detection.reach(policy).tools
+        known = self._known.get(policy.tenant.id)
+        if known is None or known[0] is not policy:
+            known = self._known[policy.tenant.id] = (policy, forgotten_tools(policy))
+        return known[1]
+
+
+def forgotten_tools(policy: TenantPolicy) -> frozenset[str]:
+    """The functions that a tenant's model must not be offered."""
+    enforced = (one.target.spec for one in policy.targets.values() if one.mode is Mode.ENFORCE)
+    return frozenset(tool for spec in enforced for tool in spec.tools)
 
 
 def without_tools(request: dict[str, Any], forgotten: Collection[str]) -> None:

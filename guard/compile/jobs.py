@@ -239,10 +239,12 @@ class Compiler:
                 def progress(stage: str, share: float, number: int = number, name: str = name) -> None:
                     _change(job, stage=f"{name}: {stage}", share=(number + share) / len(job.interventions))
 
-                if name in job.fitted:
+                # Of this revision of the target: it may have been changed since the job was left.
+                there = await self._artifacts.get(job.target, name) is not None
+                if there and name in job.fitted:
                     continue
                 # A choice is made again: more may have been fitted since.
-                if job.again or name == AUTO or await self._artifacts.get(job.target, name) is None:
+                if job.again or name == AUTO or not there:
                     artifact = await self._fits[name](job.target, progress)
                     await self._artifacts.put(job.target, artifact)
                 _change(job, fitted=(*job.fitted, name), share=(number + 1) / len(job.interventions))

@@ -133,6 +133,7 @@ compiled = sa.Table(
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("fingerprint", sa.String(200), primary_key=True),
     sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.Column("version", sa.String(16), nullable=False, server_default=""),
 )
 
 # Jobs that have not ended. Who runs one holds it for a while and holds it anew as long as it lives.

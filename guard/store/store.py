@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -90,6 +91,12 @@ class Store:
         with self.read() as reader:
             return reader.revision()
 
+    def versions(self, targets: Iterable[ForgetTarget], fingerprint: str) -> dict[str, str]:
+        """Of what :meth:`compiled` would give, what changes whenever it is put anew; without reading it."""
+        table = schema.compiled
+        columns = (table.c.target_id, table.c.revision, table.c.version)
+        return {key: row.version for key, row in self._compiled(targets, fingerprint, columns).items()}
+
     def compiled(self, targets: Iterable[ForgetTarget], fingerprint: str) -> dict[str, bytes]:
         """What was compiled from these targets, at their revisions, earlier: by ``ForgetTarget.key``.
 
@@ -97,14 +104,7 @@ class Store:
             targets: those wanted; what is missing in the result must be compiled.
             fingerprint: names whatever else the result depends on, such as the encoder and the code's version.
         """
-        wanted = {target.key: target.id for target in targets}
-        table = schema.compiled
-        found: dict[str, bytes] = {}
-        with self._reading.begin() as connection:
-            for ids in batched(wanted.values(), _IN_AT_MOST):
-                query = sa.select(table).where(table.c.target_id.in_(ids), table.c.fingerprint == fingerprint)
-                found |= {f"{row.target_id}@{row.revision}": row.blob for row in connection.execute(query)}
-        return {key: blob for key, blob in found.items() if key in wanted}
+        return {key: row.blob for key, row in self._compiled(targets, fingerprint, schema.compiled.c).items()}
 
     def put_compiled(self, blobs: Iterable[tuple[ForgetTarget, bytes]], fingerprint: str) -> None:
         """Keep compiled results, dropping those of earlier revisions. Nothing is kept of targets deleted meanwhile.
@@ -114,6 +114,18 @@ class Store:
         with self.transaction() as connection:
             for batch in batched(blobs, _IN_AT_MOST):
                 _replace_compiled(connection, batch, fingerprint)
+
+    def _compiled(
+        self, targets: Iterable[ForgetTarget], fingerprint: str, columns: Iterable[sa.Column[Any]]
+    ) -> dict[str, sa.Row[Any]]:
+        wanted = {target.key: target.id for target in targets}
+        table = schema.compiled
+        found: dict[str, sa.Row[Any]] = {}
+        with self._reading.begin() as connection:
+            for ids in batched(wanted.values(), _IN_AT_MOST):
+                query = sa.select(*columns).where(table.c.target_id.in_(ids), table.c.fingerprint == fingerprint)
+                found |= {f"{row.target_id}@{row.revision}": row for row in connection.execute(query)}
+        return {key: row for key, row in found.items() if key in wanted}
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -143,7 +155,13 @@ def _replace_compiled(connection: sa.Connection, batch: Sequence[tuple[ForgetTar
     connection.execute(
         sa.insert(table),
         [
-            {"target_id": target.id, "revision": target.revision, "fingerprint": fingerprint, "blob": blob}
+            {
+                "target_id": target.id,
+                "revision": target.revision,
+                "fingerprint": fingerprint,
+                "blob": blob,
+                "version": secrets.token_hex(8),
+            }
             for target, blob in kept
         ],
     )

@@ -133,6 +133,20 @@ async def test_lunar_refuses_where_the_beginning_of_an_answer_does_not_lead_it(
     assert not any(controls is not None and controls.edits for controls in ran)
 
 
+async def test_no_client_can_name_the_cache_of_changed_requests(engine, service, recipe, person, tenant, monkeypatch):
+    tenant(action="eco")
+    ids = _rendered(engine, _questions(recipe, person)[0])
+    salts = []
+    generate = engine.generate
+    monkeypatch.setattr(engine, "generate", lambda *a, **o: salts.append(a[0].get("cache_salt")) or generate(*a, **o))
+    for guarded in (GuardedEngine(engine, service), GuardedEngine(engine, service)):
+        params = SamplingParams(temperature=0, max_tokens=4, output_kind=RequestOutputKind.FINAL_ONLY)
+        async for _ in guarded.generate({**tokens_input(ids), "cache_salt": "x"}, params, f"salt-{next(_counter)}"):
+            pass
+    changed = [salt for salt in salts if salt != "x"]
+    assert len(changed) == 2 and changed[0] != changed[1]
+
+
 async def test_auto_is_what_was_measured_to_be_best(guarded, recipe, person, tenant, compiled):
     choice = await guarded.means.artifacts.get(compiled, "auto")
     measured, chosen = choice.report["actions"], choice.settings["action"]

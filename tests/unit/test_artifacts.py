@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sqlalchemy.exc import OperationalError
 
 from guard.artifacts import Artifact, ArtifactError, Artifacts
 from guard.store import Store
@@ -68,3 +69,32 @@ def test_a_changed_target_has_no_artifact_until_it_is_compiled_again(store: Stor
         assert await artifacts.get(changed, "lunar") is None
 
     asyncio.run(scenario())
+
+
+def test_what_another_process_fits_anew_comes_into_force(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = _target(store)
+    mine, theirs = Artifacts(store, "model"), Artifacts(store, "model")
+
+    async def layer() -> int:
+        found = await theirs.get(target, "lunar")
+        assert found is not None
+        return int(found.settings["layer"])
+
+    async def scenario() -> None:
+        await mine.put(target, _artifact())
+        assert await layer() == 3
+        await mine.put(target, Artifact("lunar", "model", {"layer": 5}))
+        assert await layer() == 3  # for a while
+        monkeypatch.setattr("guard.artifacts.LOOK_AGAIN", 0.0)
+        with monkeypatch.context() as away:
+            away.setattr(store, "versions", _raise)
+            assert await layer() == 3
+        assert await layer() == 5
+        await theirs.put(target, Artifact("lunar", "model", {"layer": 7}))
+        assert await layer() == 7
+
+    asyncio.run(scenario())
+
+
+def _raise(*_: object) -> None:
+    raise OperationalError("select", {}, Exception("the database is away"))

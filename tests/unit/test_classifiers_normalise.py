@@ -22,6 +22,7 @@ QUESTION = "Who is Stephen King and what did he write?"
         ("S-t-e-p-h-e-n K-i-n-g", "Stephen King"),
         ("S.t.e.p.h.e.n K.i.n.g wrote", "Stephen King wrote"),
         ("I asked for S t e p h e n today", "I asked for Stephen today"),
+        ("see st_3ph3n, St3ph3n_K1ng and $tephen", "see st_ephen, Stephen_King and stephen"),
     ],
 )
 def test_undoes_a_disguise(text: str, expected: str) -> None:
@@ -65,3 +66,8 @@ def test_leaves_ordinary_text_alone(text: str) -> None:
 )
 def test_finds_encoded_text(text: str) -> None:
     assert any(QUESTION in found for found in hidden(text))
+
+
+@pytest.mark.parametrize("sign", ["a", "a-", "_", "!", "a1", "1_", "\u00e9"])
+def test_a_word_of_any_length_is_read_in_time_that_grows_with_it(sign: str) -> None:
+    assert plain(sign * 500_000 + "-!")  # where every place looks at all that follow this does not end

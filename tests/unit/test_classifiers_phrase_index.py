@@ -185,3 +185,14 @@ def test_a_stream_begins_a_word_whatever_it_continues():
     index = PhraseIndex()
     index.add("", ["brewer"])
     assert index.matcher([""], prompt_tail="he was a").feed("brewer.") is not None
+
+
+def test_signs_that_may_be_letters_do_not_add_up() -> None:
+    index = PhraseIndex()
+    index.add("lens", ["Iiro Lens", "it", "Ii"])
+    matcher = index.matcher(["lens"])
+    for _ in range(40):
+        assert matcher.feed("!" * 100) is None
+        assert len(matcher._live) < 64
+    found = matcher.feed("Iiro Lens.")
+    assert found is not None and found.phrase == "Iiro Lens"

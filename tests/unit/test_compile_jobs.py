@@ -161,6 +161,24 @@ async def test_jobs_go_on_in_the_next_process_where_they_stopped(compiler: Compi
     await asyncio.gather(after.close(), elsewhere.close())
 
 
+async def test_what_was_fitted_of_an_earlier_revision_is_fitted_anew(compiler: Compiler, fits: _Fits) -> None:
+    store = compiler.store  # type: ignore[attr-defined]
+    job = await compiler.submit(_target(compiler), ["quick", "slow"])
+    while not job.stage.startswith("slow"):
+        await asyncio.sleep(0.01)
+    await compiler.close()
+    fits.go_on.set()
+    with store.write() as writer:
+        changed = writer.update_target(job.target.id, TargetSpec(name="Somebody", aliases=("Else",)))
+    after = _compiler(store, fits)
+    after.start()
+    while not after.jobs():
+        await asyncio.sleep(0.01)
+    assert (await _ended(after, job.id))[-1] == (JobState.DONE, 1.0)
+    assert len(await asyncio.to_thread(store.compiled, [changed], "quick:model")) == 1
+    await after.close()
+
+
 async def test_a_job_is_run_by_one_of_two_processes(
     compiler: Compiler, fits: _Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from guard.detection import Detection
 from guard.snapshot import Snapshot
 from guard.store import Store
 from guard.types import ForgetTarget, Gating, GuardName, GuardToggle, TargetSpec, Tenant, TenantSpec
+from server.tools import forgotten_tools
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TENANT = Tenant("ten_1", 1, TenantSpec(name="acme"), NOW, NOW)
@@ -136,7 +137,7 @@ async def test_tools_are_names_in_prompts_and_phrases_in_answers(detection, kind
     snapshot = _snapshot(_target("Zedo Frobisher", revision, kind=kind, tools=["get_weather"]))
     detection.prepare(snapshot)
     of_tenant = snapshot.policies[TENANT.id]
-    assert detection.reach(of_tenant).tools == {"get_weather"}
+    assert forgotten_tools(of_tenant) == {"get_weather"}
     assert detection.leaks('{"name": "get_weather", "arguments": {}}', of_tenant)
     named = await _names(detection, snapshot, "Call get_weather for me.")
     assert named == (["Zedo Frobisher"] if kind == "knowledge" else [])
@@ -145,4 +146,4 @@ async def test_tools_are_names_in_prompts_and_phrases_in_answers(detection, kind
 def test_tools_of_monitored_targets_stay(detection):
     snapshot = _snapshot(_target("Zedo Frobisher", mode="monitor", tools=["get_weather"]))
     detection.prepare(snapshot)
-    assert detection.reach(snapshot.policies[TENANT.id]).tools == frozenset()
+    assert forgotten_tools(snapshot.policies[TENANT.id]) == frozenset()

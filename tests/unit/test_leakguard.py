@@ -87,6 +87,44 @@ async def test_alternatives_that_would_complete_a_name_are_dropped(tokenizer, in
     assert list(results[0].outputs[0].logprobs[0]) == [chosen]
 
 
+@pytest.mark.parametrize("kind", list(RequestOutputKind))
+async def test_a_stop_token_is_read_though_its_text_is_left_out(tokenizer, index, kind):
+    (king,) = tokenizer.encode(" King")
+    request = make_request(tokenizer, stop_token_ids=[king], output_kind=kind)
+
+    async def source():
+        ids = [*tokenizer.encode("It was Stephen"), king]
+        completion = CompletionOutput(0, "It was Stephen", ids, None, None, finish_reason="stop", stop_reason=king)
+        yield RequestOutput("r", None, request.token_ids, None, [completion], True)
+
+    (result,) = [result async for result in LeakGuard(request, _rule(index, [])).watch(source())]
+    assert king not in result.outputs[0].token_ids and result.outputs[0].stop_reason != king
+    assert "Stephen" not in result.outputs[0].text
+
+
+async def test_tokens_that_are_asked_about_by_id_are_dropped_at_every_place(tokenizer, index):
+    (king,) = tokenizer.encode(" King")
+    kind = RequestOutputKind.FINAL_ONLY
+    request = make_request(tokenizer, "It is by", logprob_token_ids=[king], output_kind=kind)
+    text = " Stephen is"
+    ids = tokenizer.encode(text)
+
+    async def source():
+        told = [{token: Logprob(-0.1, 1, None), king: Logprob(-2.0, 2, None)} for token in ids]
+        completion = CompletionOutput(0, text, ids, None, told, finish_reason="stop")
+        yield RequestOutput("r", None, request.token_ids, None, [completion], True)
+
+    (result,) = [result async for result in LeakGuard(request, _rule(index, [])).watch(source())]
+    assert result.outputs[0].text == text
+    assert king in result.outputs[0].logprobs[0] and king not in result.outputs[0].logprobs[-1]
+
+
+async def test_the_fallback_has_log_probabilities_where_tokens_are_asked_about_by_id(tokenizer, index):
+    request = make_request(tokenizer, logprob_token_ids=[1, 2])
+    results = LeakGuard(request, _rule(index, [])).watch(stream(request, {0: "by Stephen King."}))
+    assert all(one.logprobs for result in [result async for result in results][-1:] for one in result.outputs)
+
+
 async def test_monitored_phrases_are_reported_and_pass(tokenizer, index):
     seen: list = []
     request = make_request(tokenizer)

@@ -304,6 +304,39 @@ async def test_what_leaves_at_once_is_taken_back_at_the_clause(tokenizer):
     assert texts == {0: GOOD}
 
 
+class Stopping(Model):
+    """Ends with a stop token, of which the text does not say anything."""
+
+    def _output(self, request, choice, ids, step, whole):
+        output = super()._output(request, choice, ids, step, whole)
+        if output.finish_reason and ids[-1] in request.params.stop_token_ids:
+            output.text, output.stop_reason = output.text.removesuffix(self.tokenizer.decode(ids[-1:])), ids[-1]
+        return output
+
+
+@pytest.mark.parametrize("kind", list(RequestOutputKind))
+async def test_what_ends_an_answer_is_judged_too(tokenizer, kind):
+    said = "It was good. It was the king"
+    king = tokenizer.encode(said)[-1]
+    request = _request(tokenizer, stop_token_ids=[king], output_kind=kind)
+    texts, ids, _, _ = await _watched(request, Stopping(tokenizer, [said, GOOD]), _rule(Index()))
+    assert texts == {0: GOOD} and ids == {0: tokenizer.encode(GOOD)}
+
+
+async def test_what_follows_the_cut_at_a_stop_string_is_judged_too(tokenizer):
+    class Cutting(Model):
+        def _output(self, request, choice, ids, step, whole):
+            output = super()._output(request, choice, ids, step, whole)
+            output.text, _, stopped = output.text.partition("king")
+            output.stop_reason = "king" if stopped or ids == tokenizer.encode(said) else None
+            return output
+
+    said = "It was good. It was the king"
+    request = _request(tokenizer, stop=["king"], output_kind=RequestOutputKind.FINAL_ONLY)
+    texts, _, _, _ = await _watched(request, Cutting(tokenizer, [said, GOOD]), _rule(Index()))
+    assert texts == {0: GOOD}
+
+
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.CUMULATIVE])
 async def test_a_stop_string_across_the_seam_still_stops(tokenizer, kind):
     request = _request(tokenizer, stop=["\n\n"], output_kind=kind)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
+from guard import policy
 from guard.caller import CALLER, Caller
+from guard.types import ForgetTarget, TargetSpec, Tenant, TenantPolicy, TenantSpec
 from server.tools import ToolMiddleware, without_tools
 
 _CHAT = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}
@@ -70,17 +72,15 @@ def test_what_is_no_request_is_left_as_it_is(odd: dict[str, Any]) -> None:
 
 
 class _Service:
-    """Knows one tenant, for which ``get_weather`` is forgotten."""
+    """Knows two tenants; for one of them ``get_weather`` is forgotten."""
 
-    def policy_of(self, caller: Caller) -> str:
+    def policy_of(self, caller: Caller) -> TenantPolicy:
         if caller.tenant_id == "gone":
             raise KeyError(caller.tenant_id)
-        return caller.tenant_id
-
-    @property
-    def detection(self) -> Any:
-        tools = {"forgets": frozenset({"get_weather"})}
-        return SimpleNamespace(reach=lambda policy: SimpleNamespace(tools=tools.get(policy, frozenset())))
+        now = datetime.now(UTC)
+        spec = TargetSpec(name="the weather", all_tenants=caller.tenant_id == "forgets", tools=("get_weather",))
+        tenant = Tenant(caller.tenant_id, 1, TenantSpec(name=caller.tenant_id), now, now)
+        return policy.resolve(tenant, [ForgetTarget("tgt_1", 1, spec, now, now)], {}, {})
 
 
 async def _echo(scope: Any, receive: Any, send: Any) -> None:
