@@ -6,7 +6,6 @@ Text, token ids and log-probabilities stay aligned: what arrived in one engine s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,12 +15,7 @@ from vllm.v1.engine.detokenizer import check_stop_strings
 
 from classifiers.clauses import Clause, ClauseSplitter
 from guard.outputs import GuardedRequest, hides_text
-from guard.prompt import Tokenizer
-
-#: How many tokens before the first one are decoded with it, so that it is spelled as it is in its place.
-_PRIMED = 4
-#: A character that is not whole after so many tokens never will be.
-_MOST_PIECES = 8
+from guard.token_reader import PRIMED, TokenReader
 
 
 class Mark(NamedTuple):
@@ -36,33 +30,6 @@ class Mark(NamedTuple):
     tokens: int = 0
     text: int = 0
     read: int = 0
-
-
-class TokenReader:
-    """Token ids to the text that each adds."""
-
-    def __init__(self, tokenizer: Tokenizer, before: Sequence[int], *, skip_special_tokens: bool) -> None:
-        self._tokenizer = tokenizer
-        self._skip = skip_special_tokens
-        self._ids = list(before[-_PRIMED:])
-        self._done = self._decode()
-        self.whole = True  # whether the last token ended a character
-
-    def step(self, token: int) -> str:
-        """The text that ``token`` completes."""
-        self._ids.append(token)
-        text = self._decode()
-        self.whole = not text.endswith("\ufffd") or len(self._ids) > _PRIMED + _MOST_PIECES
-        if not self.whole:
-            return ""
-        new = text[len(self._done) :]
-        # Decode from the last token on from here: enough context for joining, constant cost a token.
-        self._ids = [token]
-        self._done = self._decode()
-        return new
-
-    def _decode(self) -> str:
-        return self._tokenizer.decode(self._ids, skip_special_tokens=self._skip) if self._ids else ""
 
 
 class HeldChoice:
@@ -191,7 +158,7 @@ class HeldChoice:
 
     def _reader_at(self, count: int) -> TokenReader:
         params = self._request.params
-        before = [*self._request.token_ids[-_PRIMED:], *self.tokens[:count]]
+        before = [*self._request.token_ids[-PRIMED:], *self.tokens[:count]]
         return TokenReader(self._request.tokenizer, before, skip_special_tokens=params.skip_special_tokens)
 
     def _stop_at_seam(self, seam: int, new: int) -> None:

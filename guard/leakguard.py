@@ -20,6 +20,7 @@ from classifiers.phrase_index import Match, PhraseIndex, PhraseMatcher
 from classifiers.verbatim import VerbatimIndex
 from guard import outputs
 from guard.outputs import GuardedRequest, hides_text
+from guard.token_reader import TokenReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,32 +82,11 @@ class _Choice:
     enforced: _Watch
     monitored: _Watch | None
     held: deque[tuple[CompletionOutput, int]] = field(default_factory=deque)  # (step, text position after it)
-    decoded: _Decoder | None = None
+    decoded: TokenReader | None = None
     position: int = 0
     tokens_sent: int = 0
     answering: bool = True  # False while a reasoning model still thinks aloud
     closed: bool = False
-
-
-class _Decoder:
-    """Token ids to text, as they come; keeps back bytes that are not yet a character."""
-
-    def __init__(self, request: GuardedRequest) -> None:
-        self._tokenizer = request.tokenizer
-        self._ids: list[int] = []
-        self._done = ""
-
-    def step(self, token: int) -> str:
-        """The text that ``token`` completes."""
-        self._ids.append(token)
-        text = self._tokenizer.decode(self._ids)
-        if text.endswith("\ufffd") and len(self._ids) < 8:
-            return ""
-        new = text[len(self._done) :]
-        # Decode from the last token on from here: enough context for joining, constant cost a token.
-        self._ids = [token]
-        self._done = self._tokenizer.decode(self._ids)
-        return new
 
 
 class LeakGuard:
@@ -172,8 +152,11 @@ class LeakGuard:
             monitored=_Watch(rule, rule.monitored, tail) if rule.monitored else None,
         )
         if self._by_token:
-            choice.decoded = _Decoder(self._request)
+            choice.decoded = self._reader()
         return choice
+
+    def _reader(self) -> TokenReader:
+        return TokenReader(self._request.tokenizer, (), skip_special_tokens=False)
 
     def _read(self, choice: _Choice, completion: CompletionOutput) -> Match | None:
         """Feed what ``completion`` adds to the matchers, cleaning its alternatives on the way."""
@@ -203,7 +186,7 @@ class LeakGuard:
                 del alternatives[token]
 
     def _clean_prompt_logprobs(self, result: RequestOutput) -> None:
-        matcher, decoder = self._rule.index.matcher(self._rule.enforced), _Decoder(self._request)
+        matcher, decoder = self._rule.index.matcher(self._rule.enforced), self._reader()
         for token, alternatives in zip(result.prompt_token_ids or [], result.prompt_logprobs or [], strict=False):
             self._drop_alternatives(matcher, alternatives, token)
             matcher.feed(decoder.step(token))

@@ -2,7 +2,7 @@
 
 In the paper (Dynamic SAE Guardrails, arXiv 2504.08192) a token says 1 if one of the target's features is active and
 else 0, and the mean is the share of such tokens, computed once over a sequence of 1024. A token may also say more
-or less, see :mod:`sae_features.probe`. A served request arrives in chunks and goes on token by token, most are far
+or less, see :mod:`sae_features.weighing`. A served request arrives in chunks and goes on token by token, most are far
 shorter, and the mean of 12 tokens varies much more than one of 1024; so here the sums run along (:class:`Tally`) and
 the threshold depends on how many tokens have been read (:class:`Thresholds`).
 """

@@ -22,7 +22,7 @@ class TargetFeatures:
         features: float32, theirs alone (:meth:`SparseAutoencoder.only`).
         member: bool (n,), those that are the target's: where one of them is active, they all are clamped. The others
             are only weighed.
-        weights: float32 (n,), what a unit of activation says (:mod:`sae_features.probe`); None where a token says
+        weights: float32 (n,), what a unit of activation says (:mod:`sae_features.weighing`); None where a token says
             whether one of the members is active (the share of Dynamic SAE Guardrails).
         thresholds: on the running mean of what the tokens say.
         strength: ``c``, to minus which members are clamped.

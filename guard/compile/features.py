@@ -1,7 +1,7 @@
 """Fitting ``features``: which features of the residual stream speak of a target, and from which mean on it is meant.
 
 Dynamic SAE Guardrails (arXiv 2504.08192) chooses features by their importance and flags by the share of tokens with an
-active one; :mod:`sae_features.probe` weighs features instead. Both are fitted here on one half of the questions, and
+active one; :mod:`sae_features.weighing` weighs features instead. Both are fitted here on one half of the questions, and
 the one that finds more of the other half is taken. What is clamped are always the paper's features.
 """
 
@@ -25,7 +25,7 @@ from guard.probe import Probe
 from guard.prompt import PromptReader
 from guard.types import ForgetTarget
 from guard.worker.controls import residual
-from sae_features import probe as weighing
+from sae_features import weighing
 from sae_features.autoencoder import AutoencoderError, SparseAutoencoder
 from sae_features.encoding import encode, thresholded
 from sae_features.joint import Joint
@@ -186,7 +186,7 @@ class FeaturesFit:
         clamped = select(*importance, n=_CLAMPED)
         if not len(clamped):
             raise AutoencoderError("no feature of the autoencoder is active on what is said of this target")
-        weighed = weighing.fit_ridge(self._means(own), self._means(others), n=_WEIGHED)
+        weighed = weighing.fit(self._means(own), self._means(others), n=_WEIGHED)
         ids = torch.cat([clamped, weighed.ids]).unique()
         weights = torch.zeros(len(ids))
         weights[torch.searchsorted(ids, weighed.ids)] = weighed.weights

@@ -61,7 +61,7 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
 
     attacks = ["--guards", guards, *(["--quick"] if quick else [])]
     plan = [
-        ["demo", *(["--methods", "none,refuse,eco", *rows(2)] if quick else []), *_json(out, "forgetting")],
+        ["demo", *(["--methods", "none,refuse,eco"] if quick else []), *rows(2, 10), *_json(out, "forgetting")],
         ["attacks", "--subject", "demo", *attacks, *_json(out, "attacks_demo")],
     ]
     if not data.is_dir():

@@ -65,7 +65,7 @@ async def test_what_another_process_chose_is_found_in_time(store, targets, polic
     choices = Choices(Artifacts(store, "model"))
     assert _actions(await choices.applied(policy)) == ["refuse", "prefix"]
     await Artifacts(store, "model").put(targets[0], _choice("lunar"))
-    monkeypatch.setattr(choice, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(choice, "LOOK_AGAIN", 0.0)
     assert _actions(await choices.applied(policy)) == ["lunar", "prefix"]
 
 
