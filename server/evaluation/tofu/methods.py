@@ -89,7 +89,7 @@ class Registered:
 
 @contextmanager
 def registered(
-    endpoint: Endpoint, targets: Sequence[Mapping[str, Any]], methods: Sequence[str]
+    endpoint: Endpoint, targets: Sequence[Mapping[str, Any]], methods: Sequence[str], *, compiled: int | None = None
 ) -> Iterator[Registered]:
     """Register targets, and a tenant for each method; both are taken away again in the end.
 
@@ -97,6 +97,7 @@ def registered(
         endpoint: the server.
         targets: bodies of ``POST /targets``.
         methods: names of methods.
+        compiled: how many of the targets, from the first on, are compiled where a method needs it; None: all.
 
     Raises:
         ServedError: the admin API refuses; so it does when it has a target or a tenant of such a name already.
@@ -110,7 +111,7 @@ def registered(
             seconds.append(time.perf_counter() - began)
         used = {(METHODS[method].toggle or {}).get("action") for method in methods}
         if interventions := [action for action in COMPILED if action in used]:
-            api.compile(ids, interventions)
+            api.compile(ids[:compiled], interventions)
         yield Registered({method: _tenant(api, method, ids) for method in methods}, seconds)
 
 

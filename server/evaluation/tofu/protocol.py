@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -66,7 +67,8 @@ def evaluate(
         work: where raw results are kept, by model, concurrency, method and state of the code that guards.
         methods: of :data:`server.evaluation.tofu.methods.METHODS`. The untouched model is measured in any case, since
             fluency is judged by it.
-        limit: at most so many rows of each file, for a quick look.
+        limit: at most so many rows of each file, for a quick look; authors who are not asked about are registered but
+            not compiled.
         concurrency: how many requests are under way at once, and so how large the engine's batches are.
         progress: told how far it is.
 
@@ -85,7 +87,9 @@ def evaluate(
     names = author_names(everything["forget"])
     parts = {part: rows[:limit] for part, rows in everything.items()}
     end = end_token(subject.model)
-    work = work / f"{concurrency}-at-once"
+    # Compiling takes longer than asking, and a quick look asks about the first authors only.
+    asked = math.ceil(len(parts["forget"]) / ROWS_PER_AUTHOR)
+    work = work / (f"{concurrency}-at-once" + (f"-{asked}-compiled" if asked < len(names) else ""))
     never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
     home = work / model_key(subject.model, subject.place)
     told = _examples(names, everything["forget"])
@@ -105,8 +109,8 @@ def evaluate(
         with subject.serve() as endpoint:
             rows = {method: rows[method] for method in supported(endpoint, list(rows))}
             for examples, targets in told.items():
-                chosen = {NONE, *(method for method in rows if METHODS[method].examples is examples)}
-                with registered(endpoint, targets, [method for method in rows if method in chosen]) as told_of:
+                among = [method for method in rows if method == NONE or METHODS[method].examples is examples]
+                with registered(endpoint, targets, among, compiled=asked) as told_of:
                     runs = {method: (key, rows[method]) for method, key in told_of.keys.items()}
                     asyncio.run(_measure(endpoint, end, runs, parts, concurrency, progress, judged=never_knew))
                     asyncio.run(_time(endpoint, end, runs, parts))
