@@ -1,6 +1,6 @@
 """What reading features costs a request: time to its first token, and time of a step of decoding.
 
-    python benchmarks/tap.py [--features 16 128 1024] [--rounds 20] --json FILE
+    python benchmarks/tap.py [--features 16 128 1024] [--rounds 10] --json FILE
 
 The model has the shape of SmolLM-135M with dummy weights. Every prompt is asked of the same engine without features and
 with them, one after the other in random order, and compared with itself. ``joint``: watched beside the text detector,
@@ -55,7 +55,7 @@ CONFIG: dict[str, Any] = {
     "torch_dtype": "bfloat16",
 }
 #: Tokens of a prompt, prompts asked alone and together in a round, tokens of an answer.
-_PROMPT, _ALONE, _CLIENTS, _TOKENS = 256, 12, 8, 32
+_PROMPT, _ALONE, _CLIENTS, _TOKENS = 256, 12, 8, 16
 
 
 def features_of(count: int, limit: float) -> TargetFeatures:
@@ -150,7 +150,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=int, nargs="+", default=[16, 128, 1024])
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     found = asyncio.run(measure(args.features, args.rounds))
