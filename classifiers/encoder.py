@@ -140,8 +140,9 @@ class SentenceEncoder:
                 features = self._model.preprocess(missing)
                 vectors = self._model.forward(features)["sentence_embedding"].float()
                 vectors = torch.nn.functional.normalize(vectors, dim=1).numpy()
-            known |= zip(missing, vectors, strict=True)
-            self._cache.update(zip(missing, vectors, strict=True))
+            fresh = dict(zip(missing, vectors, strict=True))
+            known |= fresh
+            self._cache.update(fresh)
         return [known[text] for text in texts]
 
 

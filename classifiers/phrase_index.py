@@ -334,7 +334,8 @@ class PhraseMatcher:
         for branch in arrivals:
             for letters in filter(None, (glyph.letters, glyph.maybe)):
                 advanced, ends = self._advance(branch, letters, end)
-                live += [] if advanced is None else [advanced]
+                if advanced is not None:
+                    live.append(advanced)
                 for one, rest in ends:
                     if glyph.spaceless or glyph.separates or is_open_ended(one.form):
                         whole.append(one.match)  # it is over with this character, or counts whatever follows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,14 +82,22 @@ class Artifact:
         return artifact
 
 
+@dataclass(slots=True)
+class _Known:
+    """An artifact that was read, its version in the store, and when that was last looked at."""
+
+    artifact: Artifact
+    version: str
+    looked: float
+
+
 class Artifacts:
     """The artifacts of one served model, read from the store when they are first needed."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
         self._model = model
-        self._known: dict[tuple[str, str], Artifact] = {}  # by target key and intervention
-        self._seen: dict[tuple[str, str], tuple[str, float]] = {}  # of each its version, and when that was looked at
+        self._known: dict[tuple[str, str], _Known] = {}  # by target key and intervention
         #: When something was last put here, in the seconds of ``time.monotonic``.
         self.changed = 0.0
 
@@ -122,18 +131,15 @@ class Artifacts:
         Raises:
             ArtifactError: the stored bytes are damaged.
         """
-        unknown = [target for target in targets if (target.key, intervention) not in self._known]
-        unknown += await self._replaced(targets, intervention)
-        if unknown:
-            names = unknown, self._name(intervention)
-            # The versions first: what is replaced in between is then read once more, and not overlooked.
-            versions = await asyncio.to_thread(self._store.versions, *names)
-            blobs = await asyncio.to_thread(self._store.compiled, *names)
-            for key, blob in blobs.items():
-                self._known[key, intervention] = Artifact.from_bytes(blob, self._model)
-                self._seen[key, intervention] = (versions.get(key, ""), time.monotonic())
+        unread = [target for target in targets if (target.key, intervention) not in self._known]
+        unread += await self._replaced(targets, intervention)
+        if unread:
+            stored = await asyncio.to_thread(self._store.versioned, unread, self._name(intervention))
+            for key, (version, blob) in stored.items():
+                artifact = Artifact.from_bytes(blob, self._model)
+                self._known[key, intervention] = _Known(artifact, version, time.monotonic())
         keys = (target.key for target in targets)
-        return {key: known for key in keys if (known := self._known.get((key, intervention))) is not None}
+        return {key: known.artifact for key in keys if (known := self._known.get((key, intervention))) is not None}
 
     async def put(self, target: ForgetTarget, artifact: Artifact) -> None:
         """Keep an artifact: in force here when this returns, and in every other process when it next looks.
@@ -145,30 +151,30 @@ class Artifacts:
             raise ArtifactError("this artifact was fitted on another model; compile the target again")
         blobs = [(target, artifact.to_bytes())]
         await asyncio.to_thread(self._store.put_compiled, blobs, self._name(artifact.intervention))
-        self._known[target.key, artifact.intervention] = artifact
-        # The version is learnt when it is looked at: at once, if another process is to put one at the same time.
-        self._seen[target.key, artifact.intervention] = ("", 0.0)
+        # Its version is learnt at the next look, in case another process puts one at the same time.
+        self._known[target.key, artifact.intervention] = _Known(artifact, "", -math.inf)
         self.changed = time.monotonic()
 
     async def _replaced(self, targets: Sequence[ForgetTarget], intervention: str) -> list[ForgetTarget]:
         """Those of which another process has put something newer than what is known here."""
         now = time.monotonic()
-        known = [target for target in targets if (target.key, intervention) in self._known]
-        due = [target for target in known if now - self._seen[target.key, intervention][1] > LOOK_AGAIN]
+        known = ((target, self._known.get((target.key, intervention))) for target in targets)
+        due = [(target, one) for target, one in known if one is not None and now - one.looked > LOOK_AGAIN]
         if not due:
             return []
         try:
-            versions = await asyncio.to_thread(self._store.versions, due, self._name(intervention))
+            versions = await asyncio.to_thread(
+                self._store.versions, [target for target, _ in due], self._name(intervention)
+            )
         except SQLAlchemyError:
             logger.exception("It cannot be seen whether targets were compiled anew; what is known stays in force")
             versions = {}
         replaced = []
-        for target in due:
-            place = (target.key, intervention)
-            version = versions.get(target.key, self._seen[place][0])
-            if version != self._seen[place][0]:
-                replaced.append(target)
-            self._seen[place] = (version, now)
+        for target, one in due:
+            if versions.get(target.key, one.version) != one.version:
+                replaced.append(target)  # looked at when it is read, which may fail
+            else:
+                one.looked = now
         return replaced
 
     def _name(self, intervention: str) -> str:

@@ -104,7 +104,12 @@ class Store:
             targets: those wanted; what is missing in the result must be compiled.
             fingerprint: names whatever else the result depends on, such as the encoder and the code's version.
         """
-        return {key: row.blob for key, row in self._compiled(targets, fingerprint, schema.compiled.c).items()}
+        return {key: blob for key, (_, blob) in self.versioned(targets, fingerprint).items()}
+
+    def versioned(self, targets: Iterable[ForgetTarget], fingerprint: str) -> dict[str, tuple[str, bytes]]:
+        """As :meth:`compiled`, each with its version."""
+        rows = self._compiled(targets, fingerprint, schema.compiled.c)
+        return {key: (row.version, row.blob) for key, row in rows.items()}
 
     def put_compiled(self, blobs: Iterable[tuple[ForgetTarget, bytes]], fingerprint: str) -> None:
         """Keep compiled results, dropping those of earlier revisions. Nothing is kept of targets deleted meanwhile.

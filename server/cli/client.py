@@ -75,6 +75,12 @@ class AdminClient:
         return str(found[0]["id"])
 
 
+def merged(current: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, and where that is None what is so already, if anything is."""
+    known = {**current, **{name: value for name, value in given.items() if value is not None}}
+    return {name: known[name] for name in given if name in known}
+
+
 @contextmanager
 def connect(url: str, admin_key: str) -> Iterator[AdminClient]:
     """A client of the server at ``url``. Errors inside the block end the command: one line on stderr, exit status 2."""

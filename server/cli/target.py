@@ -21,6 +21,7 @@ from server.cli.client import (
     CommandError,
     Url,
     connect,
+    merged,
     note,
     print_json,
     print_list,
@@ -32,8 +33,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Register and
 app.command("compile")(compile_target)
 app.command()(report)
 
-#: Of a toggle, what is kept where a command does not say it.
-_TOGGLE = {"action", "gating", "threshold", "locked"}
 _COLUMNS = ("id", "name", "kind", "mode", "all_tenants", "locked", "action", "gating", "threshold", "revision")
 
 
@@ -264,7 +263,8 @@ def disable(
     as_json: AsJson = False,
 ) -> None:
     """Switch a target off for a tenant; what is not given stays as it was."""
-    _toggle(target, tenant, {"enabled": False, "locked": locked}, url, admin_key, as_json)
+    given = {"action": None, "gating": None, "threshold": None, "locked": locked}
+    _toggle(target, tenant, {"enabled": False, **given}, url, admin_key, as_json)
 
 
 @app.command()
@@ -281,9 +281,7 @@ def _toggle(target: str, tenant: str, given: Mapping[str, Any], url: str, admin_
         target_id, path = client.id_of("targets", target), f"/tenants/{client.id_of('tenants', tenant)}/targets"
         toggles = client.request("GET", path)["data"]
         current: dict[str, Any] = next((one for one in toggles if one["target_id"] == target_id), {})
-        kept = {name: current[name] for name in _TOGGLE & current.keys()}
-        told = {name: value for name, value in given.items() if value is not None}
-        print_object(client.request("PUT", f"{path}/{target_id}", body=kept | told), as_json=as_json)
+        print_object(client.request("PUT", f"{path}/{target_id}", body=merged(current, given)), as_json=as_json)
 
 
 def _dry(dry_run: bool) -> dict[str, Any]:

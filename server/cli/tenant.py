@@ -13,6 +13,7 @@ from server.cli.client import (
     CommandError,
     Url,
     connect,
+    merged,
     note,
     print_json,
     print_list,
@@ -164,8 +165,7 @@ def guard(
         current = next((one for one in guards if one["guard"] == name), None)
         if current is None:
             raise CommandError(f"guard must be one of {', '.join(one['guard'] for one in guards)}")
-        body = {key: current[key] if value is None else value for key, value in given.items()}
-        print_object(client.request("PUT", f"{path}/{name}", body=body), as_json=as_json)
+        print_object(client.request("PUT", f"{path}/{name}", body=merged(current, given)), as_json=as_json)
 
 
 def _fields(self_service: bool | None, audit_prompts: bool | None, refusal: str | None) -> dict[str, Any]:

@@ -89,6 +89,10 @@ def test_what_another_process_fits_anew_comes_into_force(store: Store, monkeypat
         with monkeypatch.context() as away:
             away.setattr(store, "versions", _raise)
             assert await layer() == 3
+        with monkeypatch.context() as away:
+            away.setattr(store, "versioned", _raise)  # between the look and the reading
+            with pytest.raises(OperationalError):
+                await layer()
         assert await layer() == 5
         await theirs.put(target, Artifact("lunar", "model", {"layer": 7}))
         assert await layer() == 7

@@ -73,5 +73,5 @@ async def test_the_default_holds_while_choices_cannot_be_read(store, policy, mon
     def broken(*_: object) -> dict[str, bytes]:
         raise OSError("injected")
 
-    monkeypatch.setattr(store, "compiled", broken)
+    monkeypatch.setattr(store, "versioned", broken)
     assert await Choices(Artifacts(store, "model")).applied(policy) is policy

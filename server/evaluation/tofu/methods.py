@@ -29,6 +29,11 @@ class Method:
     examples: bool = False
     guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def action(self) -> str | None:
+        """What happens to a flagged request; None: no target is on, or it is the server's choice."""
+        return (self.toggle or {}).get("action")
+
 
 _ALONE = {str(guard): {"enabled": False} for guard in GuardName}
 
@@ -71,7 +76,7 @@ def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
     """
     with admin(endpoint) as api:
         actions = api.get("/status")["actions"]
-    return [method for method in methods if (METHODS[method].toggle or {}).get("action", "auto") in actions]
+    return [method for method in methods if (METHODS[method].action or "auto") in actions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def registered(
             began = time.perf_counter()
             ids.append(str(api.make("/targets", target)["id"]))
             seconds.append(time.perf_counter() - began)
-        used = {(METHODS[method].toggle or {}).get("action") for method in methods}
+        used = {METHODS[method].action for method in methods}
         if interventions := [action for action in COMPILED if action in used]:
             api.compile(ids[:compiled], interventions)
         yield Registered({method: _tenant(api, method, ids) for method in methods}, seconds)

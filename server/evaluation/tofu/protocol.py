@@ -16,7 +16,7 @@ from guard.compile import fluency
 from server.evaluation.admin import Endpoint
 from server.evaluation.tofu import client, report
 from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, load
-from server.evaluation.tofu.methods import METHODS, NONE, registered, supported
+from server.evaluation.tofu.methods import COMPILED, METHODS, NONE, registered, supported
 from server.evaluation.tofu.report import Parts
 from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
 
@@ -89,14 +89,15 @@ def evaluate(
     end = end_token(subject.model)
     # Compiling takes longer than asking, and a quick look asks about the first authors only.
     asked = math.ceil(len(parts["forget"]) / ROWS_PER_AUTHOR)
-    work = work / (f"{concurrency}-at-once" + (f"-{asked}-compiled" if asked < len(names) else ""))
+    work = work / f"{concurrency}-at-once"
     never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
     home = work / model_key(subject.model, subject.place)
     told = _examples(names, everything["forget"])
-    rows = {
-        method: Rows(home / f"{method}-{method_key(told[METHODS[method].examples], asdict(METHODS[method]))}.jsonl")
-        for method in dict.fromkeys((NONE, *methods))
-    }
+    rows = {}
+    for name in dict.fromkeys((NONE, *methods)):
+        method = METHODS[name]
+        part = f"-{asked}-compiled" if asked < len(names) and method.action in COMPILED else ""
+        rows[name] = Rows(home / f"{name}-{method_key(told[method.examples], asdict(method))}{part}.jsonl")
 
     if never_knew.missing(report.asks(parts)):
         with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as told_of:

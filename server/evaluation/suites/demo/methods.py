@@ -63,7 +63,7 @@ class Registrar:
         made = {method: tenant(api, _TENANT.format(method.replace("_", "-")), METHODS[method]) for method in methods}
         self._ids = {method: str(one["id"]) for method, one in made.items()}
         self.keys: Mapping[str, str] = {method: str(one["api_key"]) for method, one in made.items()}
-        used = {(METHODS[method].toggle or {}).get("action") for method in methods}
+        used = {METHODS[method].action for method in methods}
         self._interventions = [*COMPILED, AUTO] if AUTO in used else [name for name in COMPILED if name in used]
 
     def forget(self, entities: Sequence[Entity], progress: Callable[[str, int, int], None]) -> None:
