@@ -6,10 +6,12 @@ does not speak of a target.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from classifiers.facts import without_name
 from classifiers.features import Reading, mentions
 from classifiers.results import Hit
 from classifiers.statements import (
+    STEM,
     THRESHOLD,
     WORTH_READING,
     Clue,
@@ -38,6 +41,8 @@ from classifiers.words import Word, information, is_known, split_words
 _SHARE, _TOLD = 0.5, 18.0
 #: The rarity from which on a part of a name that is written without capitals names the target.
 _RARE = 0.4
+#: Of a word that is not whole, so many that it may become are looked up; if there are more, it is held.
+_FEW = 64
 _GUARD = "statements"
 
 
@@ -147,6 +152,7 @@ class StatementIndex:
         self._by_name: dict[str, set[str]] = {}  # key of a telling word of a name -> target keys
         self._by_word: dict[str, set[tuple[str, int]]] = {}  # key of a word that is told -> target keys and rows
         self._hard: dict[str, set[str]] = {}  # key of a name or number that is told -> target keys
+        self._telling: list[str] = []  # all of those words' keys in order, some more than once
         self._lock = Lock()
 
     def add(self, target: Compiled) -> None:
@@ -163,12 +169,12 @@ class StatementIndex:
                 return
             self._entries[target.key] = entry
             for word in _name_words(target):
-                self._by_name.setdefault(word, set()).add(target.key)
+                self._place(self._by_name, word).add(target.key)
             for row in entry.rows:
                 for word in _rarest(told[row]):
-                    self._by_word.setdefault(word, set()).add((target.key, row))
+                    self._place(self._by_word, word).add((target.key, row))
             for word in known:
-                self._hard.setdefault(word, set()).add(target.key)
+                self._place(self._hard, word).add(target.key)
 
     def discard(self, key: str) -> None:
         """Protect the statements of a target no longer; unknown keys are ignored."""
@@ -202,15 +208,15 @@ class StatementIndex:
         """How many characters of a clause that is not finished tell nothing of ``keys``, however it goes on.
 
         They end before the first word without which it is no candidate, and before the first name or number of any
-        statement; the last word may not be whole.
+        statement; the last word may not be whole, and ends them if it could become such a word.
         """
         if "\\" in begun:
             return 0  # a JSON escape stands for another character
         words = split_words(begun)
         for word in words:
-            if word is words[-1] or self._may_tell(word, keys):
+            if self._tells(key_of(word), keys) or self._tells(word.key, keys):
                 return word.start
-        return len(begun)
+        return words[-1].start if words and self._may_become_telling(words[-1], keys) else len(begun)
 
     def candidates(self, clause: str, context: Context, keys: Collection[str]) -> list[Candidate]:
         """The targets of ``keys`` that ``clause`` speaks of or may state something of, by words alone; mostly none."""
@@ -253,13 +259,29 @@ class StatementIndex:
         ]
         return tuple(sorted(found, key=lambda one: (-one.hit.score, one.hit.key)))
 
-    def _may_tell(self, word: Word, keys: Collection[str]) -> bool:
-        told, named, stem = self._by_word, self._by_name, key_of(word)
+    def _place(self, words: dict[str, set[Any]], key: str) -> set[Any]:
+        """What is noted of a word in one of the dictionaries."""
+        if key not in words:
+            insort(self._telling, key)
+        return words.setdefault(key, set())
+
+    def _tells(self, key: str, keys: Collection[str]) -> bool:
+        """Whether a word of this key names one of ``keys`` or tells something of it."""
         return (
-            any(key in keys for key in tuple(self._hard.get(stem, ())))
-            or any(key in keys for key, _ in tuple(told.get(stem, ())))
-            or any(key in keys for key in tuple(named.get(word.key, ())))
+            any(one in keys for one in tuple(self._hard.get(key, ())))
+            or any(one in keys for one, _ in tuple(self._by_word.get(key, ())))
+            or any(one in keys for one in tuple(self._by_name.get(key, ())))
         )
+
+    def _may_become_telling(self, begun: Word, keys: Collection[str]) -> bool:
+        """Whether a word that begins so could, by its key or, with a digit, as it is written."""
+        for start in {begun.key[:STEM], begun.text}:
+            first = bisect_left(self._telling, start)
+            near = self._telling[first : first + _FEW]
+            found = list(takewhile(lambda key: key.startswith(start), near))  # noqa: B023 it is used at once
+            if len(found) == _FEW or any(self._tells(key, keys) for key in found):
+                return True
+        return False
 
     def _named(self, words: Sequence[Word], keys: Collection[str]) -> list[_Entry]:
         """The entries of ``keys`` that ``words`` name."""

@@ -45,7 +45,7 @@ _MESSAGES, _READ = 6, 1_000
 #: The most that one word can tell, in nats.
 _WORD_MOST = 12.0
 #: Words are compared by their first letters, so that "novel" is found in "novelist".
-_STEM = 6
+STEM = 6
 #: What stands in evidence for the target's name (see :func:`classifiers.facts.without_name`).
 _NAMELESS = re.compile(r"\b[Tt]his person\b")
 _ASKS = re.compile(r"[?？]\W*$")
@@ -99,7 +99,7 @@ class Statement:
         return cls(
             nats_of(told),
             frozenset(nats_of(word for word in told if is_hard(word))),
-            known | word_keys(words) | {key[:_STEM] for key in target.own},
+            known | word_keys(words) | {key[:STEM] for key in target.own},
             nats_of(asked) if who else {},
         )
 
@@ -251,7 +251,7 @@ def word_keys(words: Iterable[Word]) -> frozenset[str]:
 
 def key_of(word: Word) -> str:
     """The key under which a word is compared: its first letters, a number whole and as written."""
-    return word.text if _is_number(word) else word.key[:_STEM]
+    return word.text if _is_number(word) else word.key[:STEM]
 
 
 def is_hard(word: Word) -> bool:

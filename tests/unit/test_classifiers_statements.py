@@ -102,12 +102,15 @@ def test_what_is_told_of_somebody_else_is_not_encoded(index):
 @pytest.mark.parametrize(
     ("begun", "left"),
     [
-        ("The kettle should be filled with water before ", "The kettle should be filled with water "),
+        ("The kettle should be filled with water before ", "The kettle should be filled with water before "),
+        ("The kettle should be filled with wat", "The kettle should be filled with wat"),
+        ("Some writer who lives by the sea won the Kes", "Some writer who lives by the sea won the "),
         ("Some writer who lives by the sea won the Kestrel Pr", "Some writer who lives by the sea won the "),
         ("My neighbour is called Vesperton and ", "My neighbour is called "),
         ("In those years the bassoon was ", "In those years the "),
         ("As early as 1961 there ", "As early as "),
-        ("As early as 1962 there ", "As early as 1962 "),
+        ("As early as 196", "As early as "),
+        ("As early as 1962", "As early as 1962"),
         ('{"born": "\\u0031961", ', ""),
         ("", ""),
     ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from guard.types import GuardName
-from server.evaluation.admin import Admin, Endpoint, admin
+from server.evaluation.admin import PATIENT, Admin, Endpoint, admin
 
 #: The untouched model: nothing is switched on.
 NONE = "none"
@@ -61,10 +61,6 @@ COMPILED = ("eco", "lunar", "rocr", "concept")
 REFUSAL = "I'm sorry, but I don't have any information about that."
 
 _TENANT = "lethe-eval-tofu-{}"
-#: Milliseconds for guards that use the sentence encoder: with many requests at once on few cores, the usual deadline
-#: would be missed now and then, and what is measured would be the machine.
-_DEADLINE = 600_000
-_SLOW = ("semantic", "statements")
 
 
 def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:
@@ -133,8 +129,7 @@ def tenant(api: Admin, name: str, method: Method) -> dict[str, Any]:
         The tenant, with its ``id`` and ``api_key``.
     """
     made = api.make("/tenants", {"name": name, "refusal": REFUSAL})
-    patient: dict[str, Mapping[str, Any]] = {guard: {"deadline_ms": _DEADLINE} for guard in _SLOW}
-    for guard, toggle in {**patient, **method.guards}.items():
+    for guard, toggle in {**PATIENT, **method.guards}.items():
         api.put(f"/tenants/{made['id']}/guards/{guard}", toggle)
     return made
 
