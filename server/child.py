@@ -59,13 +59,13 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it is ready. Raises :class:`ServerFailed` if it ends or takes too long."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + _READY_WITHIN
         while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise ServerFailed(f"the server ended with status {self._process.returncode}\n{self._tail()}")
+            if process.poll() is not None:  # perhaps since it was stopped meanwhile
+                raise ServerFailed(f"the server ended with status {process.returncode}\n{self._tail()}")
             if self._is_ready():
                 return
             time.sleep(0.5)

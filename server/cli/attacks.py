@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _SHARED = Path("../shared")
-_QUICK = 8
+_QUICK = 4
 #: Characters of the table: of its labels, and of a column. A table that is cut off says nothing.
 _LABELS, _COLUMN = 45, 13
 

@@ -6,6 +6,7 @@ import shlex
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,14 +33,14 @@ def everything(
     """Run every suite but `choices` and `harness`, and make one report of them.
 
     A suite that fails is said and the others still run; what it measured is kept, and a second call goes on with it.
-    Suites that ask the same model share a server.
+    Suites that ask the same model share a server, and servers start while other suites run.
     """
     from server.evaluation.child import kept_servers
 
     console = Console(stderr=True)
     table = Table("suite", "seconds", "")
     failed = 0
-    with kept_servers():
+    with kept_servers(_models(data, models)):
         for arguments in _plan(out, data, models, guards, methods, quick):
             console.print(f"$ lethe eval {shlex.join(arguments)}", highlight=False, markup=False, soft_wrap=True)
             began = time.monotonic()
@@ -83,6 +84,15 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
             ["attacks", "--subject", "tofu", *tofu, *attacks, *_json(out, "attacks_tofu")],
         ]
     return plan
+
+
+def _models(data: Path, models: Path) -> list[Path]:
+    """The models that are asked, as far as they are there, in the order in which the plan wants them."""
+    from server.demo.recipe import Recipe
+
+    demo = Recipe()
+    tofu = [models / "tofu-retain90", models / "tofu-full"] if data.is_dir() else []
+    return [model for model in (replace(demo, without_forget=True).folder, demo.folder, *tofu) if model.is_dir()]
 
 
 def _json(out: Path, name: str) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import pytest
 from typer.testing import CliRunner
 
+from server.child import ServerFailed
 from server.cli import everything
 from server.cli.evaluate import app
 from server.cli.measuring import command_line
@@ -46,7 +48,8 @@ def test_by_itself_a_server_lasts_as_long_as_it_is_used(log: list[str]) -> None:
     assert log == ["start a", "stop a", "start a", "stop a"]
 
 
-def test_within_one_run_the_two_last_servers_stay_up(log: list[str]) -> None:
+def test_within_one_run_the_last_servers_stay_up(log: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "_AT_MOST", 2)
     with kept_servers():
         first, second, again = _use("a", "b", "a")
         assert log == ["start a", "start b"] and first == again != second
@@ -55,6 +58,34 @@ def test_within_one_run_the_two_last_servers_stay_up(log: list[str]) -> None:
     assert sorted(log[4:]) == ["stop a", "stop c"]
     _use("a")
     assert log[-2:] == ["start a", "stop a"]
+
+
+def test_a_server_that_is_wanted_soon_starts_beside_what_is_done_until_then(log: list[str]) -> None:
+    with kept_servers([Path("a"), Path("b")]):
+        _use("c", "b", "a")
+        assert sorted(log) == ["start a", "start b", "start c"]
+    assert sorted(log[3:]) == ["stop a", "stop b", "stop c"]
+
+
+def test_a_server_that_is_starting_is_not_waited_for_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, stopped = Event(), Event()
+
+    class _Server:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            begun.set()
+            stopped.wait(60)
+            raise ServerFailed("the server ended")
+
+        def stop(self) -> None:
+            stopped.set()
+
+    monkeypatch.setattr(servers, "Server", _Server)
+    with kept_servers([Path("a")]):
+        begun.wait(60)
+    assert stopped.is_set()
 
 
 def test_who_fails_leaves_no_broken_server(log: list[str]) -> None:
