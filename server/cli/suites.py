@@ -27,7 +27,7 @@ from server.cli.measuring import (
     rate,
     server_of,
 )
-from server.evaluation.suites.demo.methods import METHODS, Told
+from server.evaluation.suites.demo.methods import METHODS, REFERENCE, Told
 
 if TYPE_CHECKING:
     from server.evaluation.suites.guarded import Guarded
@@ -45,7 +45,7 @@ TenantKey = Annotated[str, typer.Option(help="Measure the guards of this tenant 
 @app.command()
 def demo(
     json_file: JsonFile = None,
-    methods: Annotated[str | None, typer.Option(help=f"{listed(METHODS)} All by default.")] = None,
+    methods: Annotated[str | None, typer.Option(help=f"{listed([*METHODS, REFERENCE])} All by default.")] = None,
     told: Annotated[
         Told, typer.Option(help="What the server is told of each target, beside its name.")
     ] = Told.DOCUMENT,
@@ -73,14 +73,15 @@ def demo(
     with measuring("demo") as progress:
         build(recipe, progress=progress)
         serve, place = server_of(recipe.folder, base_url, admin_key)
-        without = find(replace(recipe, without_forget=True))
+        wanted = chosen(methods, [*METHODS, REFERENCE])
+        without = find(replace(recipe, without_forget=True)) if REFERENCE in wanted else None
         figures = evaluate(
             recipe,
             serve,
             work or user_cache_path("lethe") / "eval-demo",
             place=place,
             reference=None if without is None else partial(child, without.folder),
-            methods=chosen(methods, METHODS),
+            methods=[method for method in wanted if method != REFERENCE],
             told=told,
             sequential=sequential,
             limit=limit,

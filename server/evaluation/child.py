@@ -17,8 +17,6 @@ from server.evaluation.admin import Endpoint
 
 #: How many stay up in one run: two models with their references. A GPU has room for one such pair.
 _AT_MOST = 2 if ON_GPU else 4
-#: How many start at once: for most of a start one core imports what the engine's processes need.
-_AT_ONCE = 2
 #: What a guard changes is seen by comparing answers word by word, and in bfloat16 a request's rounding depends on which
 #: others are in its batch: answers that a model is not sure of then differ from run to run.
 _FLAGS = () if ON_GPU else ("--dtype", "float32")
@@ -55,7 +53,7 @@ class _Kept:
     """Servers that stay up between the suites of one run, by model, least recently used first."""
 
     def __init__(self) -> None:
-        self._starting = ThreadPoolExecutor(_AT_ONCE)
+        self._starting = ThreadPoolExecutor(1)  # two at once are not up sooner than one after the other
         self._servers: OrderedDict[Path, tuple[_Child, Future[Endpoint]]] = OrderedDict()
 
     def start(self, model: Path) -> None:

@@ -11,6 +11,8 @@ from server.demo.world import Entity, description, document
 from server.evaluation.admin import Admin, Endpoint, admin
 from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
 
+#: The name under which the model that never knew them stands among the methods; nothing is switched on there.
+REFERENCE = "reference"
 #: ``auto`` is everything as it is by default once a target is compiled; ``refuse`` until then.
 AUTO = "auto"
 METHODS: Mapping[str, Method] = {

@@ -14,7 +14,7 @@ from typing import Any
 from server.demo.recipe import Recipe
 from server.evaluation.admin import Endpoint
 from server.evaluation.suites.asking import connect, key_of
-from server.evaluation.suites.demo.methods import METHODS, Told, registrar
+from server.evaluation.suites.demo.methods import METHODS, REFERENCE, Told, registrar
 from server.evaluation.suites.demo.questions import Asked, Part, people, questions
 from server.evaluation.suites.demo.report import figures, relearn, written
 from server.evaluation.suites.demo.stages import TARGETS, Stage, asks, incomplete, rows_of, steps
@@ -25,8 +25,6 @@ from server.evaluation.tofu.rows import Ask, Rows, model_key
 
 #: As many tokens as the longest answer of the demo world has.
 _TOKENS = 96
-#: The name under which the model that never knew them stands among the methods.
-REFERENCE = "reference"
 #: How many of the first targets are looked at again at every later stage.
 _EARLIEST = 5
 
