@@ -16,3 +16,8 @@ def unescape(escape: str) -> str:
         return " "
     units = bytes.fromhex("".join(escape.split("\\u")))
     return units.decode("utf-16-be", errors="replace")[:1]
+
+
+def unescaped(text: str) -> str:
+    """``text`` with what its escapes stand for."""
+    return ESCAPE.sub(lambda match: unescape(match.group()), text) if "\\" in text else text

@@ -17,6 +17,7 @@ import numpy as np
 
 from classifiers.compiled import Compiled
 from classifiers.encoder import SentenceEncoder
+from classifiers.escapes import unescaped
 from classifiers.facts import without_name
 from classifiers.features import Reading, mentions
 from classifiers.results import Hit
@@ -31,7 +32,6 @@ from classifiers.statements import (
     key_of,
     latest,
     nats_of,
-    plain,
     word_keys,
     words_of,
 )
@@ -118,7 +118,7 @@ class Candidate:
         without the target's name with sentences of documents, as they stand in the index (:mod:`classifiers.facts`).
         A question that speaks of the target without its name gets it.
         """
-        target, question = self.entry.target, plain(question)
+        target, question = self.entry.target, unescaped(question)
         nameless = [without_name(text, split_words(text), target.own) for text in compared]
         if self.named and without_name(question, split_words(question), target.own) == question:
             compared = [*compared[:2], *(f"{target.phrases[0]}: {text}" for text in compared[2:])]
@@ -326,7 +326,7 @@ def _agrees(statement: Statement, seen: Collection[str]) -> bool:
 def comparable(clause: str, context: Context, *, answer: bool) -> list[str]:
     """A clause alone, after the one before, and, where it may be an answer to the question, after that."""
     before = ("", context.before, context.question) if answer else ("", context.before)
-    return [plain(f"{text} {clause}").strip() for text in before]
+    return [unescaped(f"{text} {clause}").strip() for text in before]
 
 
 def _best(candidate: Candidate, rows: Sequence[int], clue: Clue, vectors: np.ndarray) -> tuple[float, int]:

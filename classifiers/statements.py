@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from classifiers.compiled import Compiled
-from classifiers.escapes import ESCAPE, unescape
+from classifiers.escapes import unescaped
 from classifiers.words import Word, information, is_function_word, is_known, split_words
 
 # The score of a clause is its cosine to the statement, with what follows added. The terms were fitted by logistic
@@ -236,12 +236,7 @@ def repeats(clause: str, told: Mapping[str, float]) -> bool:
 @lru_cache(maxsize=1024)
 def words_of(text: str) -> tuple[Word, ...]:
     """The words of a text, JSON escapes undone."""
-    return tuple(split_words(plain(text)))
-
-
-def plain(text: str) -> str:
-    """``text`` without JSON escapes."""
-    return ESCAPE.sub(lambda match: unescape(match.group()), text) if "\\" in text else text
+    return tuple(split_words(unescaped(text)))
 
 
 def word_keys(words: Iterable[Word]) -> frozenset[str]:
