@@ -21,7 +21,7 @@ from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 
-from guard.artifacts import Artifacts
+from guard.artifacts import LOOK_AGAIN, Artifacts
 from guard.interventions.clamping import FITTED, Clamp
 from guard.outputs import GuardedRequest
 from guard.probe import Probe
@@ -47,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 #: The name under which the keys of a skill are fitted.
 SKILL = "skill"
-#: Seconds after which it is looked up again what another process fitted for a tenant's targets.
-_LOOK_AGAIN = 1.0
 #: Seconds between questions for a verdict where the first output is the last; doubled up to the second number.
 _POLL, _SLOWEST_POLL = 0.02, 0.5
 
@@ -222,7 +220,7 @@ class FeatureGuard:
     async def _sets_of(self, policy: TenantPolicy) -> _Sets:
         """The active targets that have features or keys, loaded."""
         known, now = self._sets.get(policy.tenant.id), time.monotonic()
-        if known is not None and known.policy is policy and self._artifacts.still_hold(known.since, _LOOK_AGAIN):
+        if known is not None and known.policy is policy and self._artifacts.still_hold(known.since, LOOK_AGAIN):
             return known
         skills: list[ActiveTarget] = []
         others: list[ActiveTarget] = []
