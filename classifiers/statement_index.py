@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -168,27 +167,26 @@ class StatementIndex:
             if target.key in self._entries:
                 return
             self._entries[target.key] = entry
-            for word in _name_words(target):
-                self._place(self._by_name, word).add(target.key)
-            for row in entry.rows:
-                for word in _rarest(told[row]):
-                    self._place(self._by_word, word).add((target.key, row))
-            for word in known:
-                self._place(self._hard, word).add(target.key)
+            for notes, word, noted in self._places(entry, told):
+                if word not in notes:
+                    insort(self._telling, word)
+                notes.setdefault(word, set()).add(noted)
 
     def discard(self, key: str) -> None:
         """Protect the statements of a target no longer; unknown keys are ignored."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        told = {row: Statement.of(entry.target, row).told for row in entry.rows}
         with self._lock:
-            entry = self._entries.pop(key, None)
-            if entry is None:
+            if self._entries.get(key) is not entry:
                 return
-            for word in _name_words(entry.target):
-                self._by_name[word].discard(key)
-            for row in entry.rows:
-                for word in _rarest(Statement.of(entry.target, row).told):
-                    self._by_word[word].discard((key, row))
-            for word in entry.known:
-                self._hard[word].discard(key)
+            del self._entries[key]
+            for notes, word, noted in self._places(entry, told):
+                notes[word].discard(noted)
+                if not notes[word]:
+                    del notes[word]
+                    del self._telling[bisect_left(self._telling, word)]
 
     def stating(self, keys: Iterable[str]) -> frozenset[str]:
         """Those of ``keys`` of which any statement is known."""
@@ -259,11 +257,14 @@ class StatementIndex:
         ]
         return tuple(sorted(found, key=lambda one: (-one.hit.score, one.hit.key)))
 
-    def _place(self, words: dict[str, set[Any]], key: str) -> set[Any]:
-        """What is noted of a word in one of the dictionaries."""
-        if key not in words:
-            insort(self._telling, key)
-        return words.setdefault(key, set())
+    def _places(
+        self, entry: _Entry, told: Mapping[int, Mapping[str, float]]
+    ) -> Iterator[tuple[dict[str, set[Any]], str, Any]]:
+        """Where an entry is noted: in which dictionary, at which word, and as what. ``told`` is what its rows tell."""
+        key = entry.target.key
+        yield from ((self._by_name, word, key) for word in _name_words(entry.target))
+        yield from ((self._by_word, word, (key, row)) for row in entry.rows for word in _rarest(told[row]))
+        yield from ((self._hard, word, key) for word in entry.known)
 
     def _tells(self, key: str, keys: Collection[str]) -> bool:
         """Whether a word of this key names one of ``keys`` or tells something of it."""
@@ -276,9 +277,9 @@ class StatementIndex:
     def _may_become_telling(self, begun: Word, keys: Collection[str]) -> bool:
         """Whether a word that begins so could, by its key or, with a digit, as it is written."""
         for start in {begun.key[:STEM], begun.text}:
-            first = bisect_left(self._telling, start)
-            near = self._telling[first : first + _FEW]
-            found = list(takewhile(lambda key: key.startswith(start), near))  # noqa: B023 it is used at once
+            with self._lock:  # or words would move while they are looked at
+                first = bisect_left(self._telling, start)
+                found = self._telling[first : min(first + _FEW, bisect_left(self._telling, start + "\U0010ffff"))]
             if len(found) == _FEW or any(self._tells(key, keys) for key in found):
                 return True
         return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 from typing import NamedTuple
 
-from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape
+from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape, unescaped
 from classifiers.folding import fold, is_separator
 
 _SPACELESS = ("CJK ", "HIRAGANA ", "KATAKANA", "BOPOMOFO ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
@@ -47,9 +47,7 @@ _FOLDS = _Folds()
 
 def folded_words(text: str) -> list[str]:
     """The words of a complete text."""
-    if "\\" in text:
-        text = ESCAPE.sub(lambda match: unescape(match.group()), text)
-    return text.translate(_FOLDS).split()
+    return unescaped(text).translate(_FOLDS).split()
 
 
 class WordStream:

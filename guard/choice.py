@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
-from guard.artifacts import LOOK_AGAIN, Artifacts
+from guard.artifacts import Artifacts
 from guard.interventions import INTERVENTIONS
 from guard.policy import AUTO
 from guard.types import TenantPolicy
@@ -27,7 +27,7 @@ class Choices:
         Where they cannot be read, ``auto`` is the server's default.
         """
         known = self._applied.get(policy.tenant.id)
-        if known is not None and known[0] is policy and self._artifacts.still_hold(known[1], LOOK_AGAIN):
+        if known is not None and known[0] is policy and self._artifacts.still_hold(known[1]):
             return known[2]
         now = time.monotonic()
         wanted = [active.target for active in policy.targets.values() if active.auto]

@@ -21,7 +21,7 @@ from typing import Any
 
 from vllm.sampling_params import RequestOutputKind
 
-from guard.artifacts import LOOK_AGAIN, Artifacts
+from guard.artifacts import Artifacts
 from guard.interventions.clamping import FITTED, Clamp
 from guard.outputs import GuardedRequest
 from guard.probe import Probe
@@ -220,7 +220,7 @@ class FeatureGuard:
     async def _sets_of(self, policy: TenantPolicy) -> _Sets:
         """The active targets that have features or keys, loaded."""
         known, now = self._sets.get(policy.tenant.id), time.monotonic()
-        if known is not None and known.policy is policy and self._artifacts.still_hold(known.since, LOOK_AGAIN):
+        if known is not None and known.policy is policy and self._artifacts.still_hold(known.since):
             return known
         skills: list[ActiveTarget] = []
         others: list[ActiveTarget] = []

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from guard import choice
 from guard.artifacts import Artifact, Artifacts
 from guard.choice import Choices
 from guard.policy import resolve
@@ -65,7 +64,7 @@ async def test_what_another_process_chose_is_found_in_time(store, targets, polic
     choices = Choices(Artifacts(store, "model"))
     assert _actions(await choices.applied(policy)) == ["refuse", "prefix"]
     await Artifacts(store, "model").put(targets[0], _choice("lunar"))
-    monkeypatch.setattr(choice, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("guard.artifacts.LOOK_AGAIN", 0.0)
     assert _actions(await choices.applied(policy)) == ["lunar", "prefix"]
 
 

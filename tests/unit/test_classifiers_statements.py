@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 
+from classifiers.compiled import Compiled
 from classifiers.detector import TextDetector
 from classifiers.profile import Profile
 from classifiers.statement_index import StatementIndex
@@ -175,6 +178,42 @@ def test_a_discarded_target_is_protected_no_longer(index):
     other.discard(VESPER.key)
     assert other.stating(KEYS) == frozenset()
     assert other.candidates("Orla Vesperton's birthplace is Ballinacarrow.", Context(), KEYS) == []
+
+
+def _named(key: str, name: str) -> Compiled:
+    """A target of which nothing but a name of one word is known."""
+    return Compiled(key, (name,), own=frozenset({name.lower()}), parts={name.lower(): (1.0, 1.0)})
+
+
+def test_discarded_targets_do_not_hold_up_what_begins_like_their_names():
+    index = StatementIndex(None)  # words alone decide
+    names = {f"mar{number}@1": f"Mar{''.join(chr(97 + int(digit)) for digit in str(number))}" for number in range(80)}
+    for key, name in names.items():
+        index.add(_named(key, name))
+    assert index.untold("Mar", names.keys()) == 0
+    for key in names:
+        index.discard(key)
+    index.add(_named("mara@1", "Marabou"))
+    assert index.untold("Mar", {"other@1"}) == 3
+    assert index.untold("Mar", {"mara@1"}) == 0
+
+
+def test_a_word_is_held_though_targets_are_added_meanwhile(monkeypatch):
+    index = StatementIndex(None)
+    index.add(_named("oria@1", "Marabou"))
+    adding = Thread(target=index.add, args=[_named("other@1", "Abbott")])
+
+    def slow(words: list[str], word: str) -> int:
+        place = bisect_left(words, word)
+        if not adding.ident:
+            adding.start()
+            adding.join(0.2)
+        return place
+
+    monkeypatch.setattr("classifiers.statement_index.bisect_left", slow)
+    assert index.untold("Mar", {"oria@1"}) == 0
+    adding.join()
+    assert index.untold("Abb", {"other@1"}) == 0
 
 
 def test_what_is_known_by_name_only_states_nothing():
