@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cases import Case
-from load import conversations, drive
+from load import drive
 from serving import Serving
+from traffic import conversations
 
 _OWN = ("guard/", "server/", "classifiers/", "sae_features/")
 _TOP = 25
@@ -35,7 +36,7 @@ def command(into: Path) -> tuple[tuple[str, ...], dict[str, str]]:
 
 async def profiled(server: Serving, some: Sequence[Case], into: Path, requests: int, tokens: int) -> dict[str, Any]:
     """For each case, milliseconds of CPU time a request and the functions that take most of it."""
-    found, talk = {}, conversations(3, seed=99)
+    found, talk = {}, conversations(3, _CLIENTS, seed=99)
     for case in some:
         await drive(server, case.key, list(itertools.islice(talk, _CLIENTS)), tokens, _CLIENTS)
         into.unlink(missing_ok=True)

@@ -1,25 +1,16 @@
-"""Clean traffic, and vLLM's own load generator that sends it."""
+"""vLLM's own load generator, and what it measures of a server."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import math
-import random
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from serving import MODEL_NAME, Serving
 from vllm.benchmarks.datasets import SampleRequest
 from vllm.benchmarks.serve import TaskType, benchmark
-
-from server.demo.recipe import Recipe
-from server.demo.world import Form
-
-#: Questions that no target is touched by.
-CLEAN = frozenset({Form.ARITHMETIC, Form.DEFINITION, Form.TASK})
 
 
 @dataclass
@@ -62,26 +53,6 @@ class Load:
             "engine_cpu_ms_per_request": round(statistics.median(self.engine_cpu), 3),
             "requests": len(self.first),
         }
-
-
-def conversations(turns: int, seed: int = 0) -> Iterator[list[dict[str, str]]]:
-    """Small talk of the demo model's kind, without end.
-
-    The first and the last question bear a number, so that neither the engine's prefix cache nor the detector's cache
-    of embeddings knows a prompt already; the turns between come again, as old turns do.
-    """
-    asked = [prompt for prompt in Recipe().prompts if prompt.form in CLEAN]
-    rng = random.Random(seed)
-    for number in itertools.count():
-        chosen = rng.sample(asked, turns)
-        messages = [
-            {"role": role, "content": content}
-            for prompt in chosen
-            for role, content in (("user", prompt.text), ("assistant", prompt.answer))
-        ][:-1]
-        for place in (0, -1):
-            messages[place] = {"role": "user", "content": f"Request {seed}-{number}: {messages[place]['content']}"}
-        yield messages
 
 
 async def drive(server: Serving, key: str | None, asked: list[list[dict[str, str]]], tokens: int, clients: int) -> Load:

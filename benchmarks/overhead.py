@@ -6,8 +6,9 @@ Plain ``vllm serve`` and ``lethe serve`` run side by side on the same model, and
 turn: in every round, at every concurrency, every case in random order, and each together with plain vLLM just before or
 just after it, by chance. A server that was not asked anything for a while seems to be slower for some time, so both
 must have had the same rest; ratios are of a case to the plain run beside it. The case "plain" says how far two equal
-things lie apart. The model is the demo model, widened to 135M parameters. The traffic names no
-target and its answers are of equal length.
+things lie apart. The model is the demo model, widened to 135M parameters. The traffic is
+conversations that grow by a question at a time and name no target; its answers are of equal length. A server that
+rested is slow at first, so that some that are not counted go before each measurement.
 
 ``clean`` compares the case with most targets and all guards on: throughput at the highest concurrency, time to first
 token at the lowest. ``passed_through`` does so for a tenant without targets.
@@ -20,6 +21,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import platform
 import random
@@ -37,11 +39,12 @@ import hot_path
 import httpx
 import torch
 from cases import COMBINATIONS, IDLE_CASE, PLAIN_CASE, Case, cases, open_service, register
-from load import Load, conversations, drive
+from load import Load, drive
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from serving import LETHE, PLAIN, Serving
+from traffic import conversations
 from widened import widened
 
 from server.demo.model import build
@@ -53,8 +56,6 @@ _FLAGS = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
 _THROUGHPUT, _FIRST_RATIO, _FIRST_MS = 0.97, 1.03, 3.0
 #: Requests that each server is given first at each concurrency; the first of any length are slow.
 _WARM = 32
-#: Requests before each measurement that are not counted, at least: a server that rested is slow at first.
-_AGAIN = 4
 #: clients -> case -> for each round, plain vLLM and the case beside it
 Runs = dict[int, dict[str, list[tuple[Load, Load]]]]
 
@@ -67,20 +68,23 @@ async def measure(
     after: Callable[[Runs], None],
 ) -> Runs:
     """Ask every case in turn, ``options.rounds`` times; ``after`` every round it is told what was measured so far."""
-    talk, rng = conversations(options.turns), random.Random(0)
+    talks = {clients: conversations(options.turns, clients, seed=clients) for clients in options.clients}
+    rng = random.Random(0)
     runs: Runs = defaultdict(lambda: defaultdict(list))
     counts: dict[int, int] = {}
 
     async def ask(case: Case, count: int, clients: int) -> Load:
-        server, asked = servers[case.guards is not None], list(itertools.islice(talk, count))
-        return await drive(server, case.key, asked, options.tokens, clients)
+        """At least ``count`` requests, and only whole conversations, so that none goes on with another server."""
+        size = clients * options.turns
+        asked = list(itertools.islice(talks[clients], math.ceil(count / size) * size))
+        return await drive(servers[case.guards is not None], case.key, asked, options.tokens, clients)
 
     task = bar.add_task("warming up", total=len(options.clients) * (len(some) + 2))
     for clients in options.clients:
         for case in (PLAIN_CASE, IDLE_CASE):
             load = await ask(case, max(_WARM, 2 * clients), clients)
             speed = load.speeds[0] / options.tokens  # requests a second
-            counts[clients] = max(2, round(speed * options.seconds / clients)) * clients
+            counts[clients] = round(speed * options.seconds)
             bar.advance(task)
         for case in some:
             await ask(case, clients, clients)
@@ -91,7 +95,7 @@ async def measure(
             found: list[Load] = [Load(), Load()]
             for place in rng.sample((0, 1), 2):
                 asked = (PLAIN_CASE, case)[place]
-                await ask(asked, max(clients, _AGAIN), clients)
+                await ask(asked, 1, clients)
                 found[place] = await ask(asked, counts[clients], clients)
             runs[clients][case.name].append((found[0], found[1]))
             bar.advance(task)

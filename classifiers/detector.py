@@ -299,14 +299,18 @@ class TextDetector:
         if not pairs:
             return
         features = np.array([pair.features for pair in pairs])
-        nameless = features.copy()
-        nameless[:, _NAME_FEATURES] = 0.0
         persons = np.array([pair.slot.target.person for pair in pairs])
         others = np.array([pair.of_others for pair in pairs])
+        # Without what it says of names; most texts say nothing of them.
+        part = features[:, _NAME_FEATURES].any(axis=1)
+        features = np.concatenate([features, features[part]])
+        features[len(pairs) :, _NAME_FEATURES] = 0.0
         both = self._head.logits(
-            np.concatenate([nameless, features]), np.concatenate([persons] * 2), np.concatenate([others] * 2)
+            features, np.concatenate([persons, persons[part]]), np.concatenate([others, others[part]])
         )
-        without, logits = both[: len(pairs)], both[len(pairs) if lexicon else 0 :][: len(pairs)]
+        without = both[: len(pairs)].copy()
+        without[part] = both[len(pairs) :]
+        logits = both[: len(pairs)] if lexicon else without
         of = {id(window): mine for window, mine in zip(windows, best, strict=True)}
         for pair, logit, bare in zip(pairs, logits.tolist(), without.tolist(), strict=True):
             named = lexicon and pair.named

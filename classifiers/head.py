@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,16 +50,15 @@ class Head:
     def __init__(self, model: dict) -> None:
         if tuple(model["features"]) != FEATURES:
             raise ValueError("the head was trained on other features; run server.evaluation.train_head")
-        trees = model["trees"]
-        size = max(len(tree["value"]) for tree in trees)
-        self._depth = max(tree["depth"] for tree in trees)
-        self._rows = np.arange(len(trees))
-        self._feature, self._left, self._right = (
-            np.array([_padded(tree[name], size) for tree in trees], np.intp) for name in ("feature", "left", "right")
-        )
-        self._threshold, self._value = (
-            np.array([_padded(tree[name], size) for tree in trees]) for name in ("threshold", "value")
-        )
+        trees = [_Scored.of(tree) for tree in model["trees"]]
+        leaves, nodes = (max(map(len, of)) for of in zip(*((tree.values, tree.keeps) for tree in trees), strict=True))
+        kind = np.min_scalar_type(2**leaves - 1)
+        self._all = kind.type(2**leaves - 1)
+        # A node that is not there never turns right.
+        self._feature = np.array([_padded(tree.features, nodes, 0) for tree in trees], np.intp)
+        self._threshold = np.array([_padded(tree.thresholds, nodes, np.inf) for tree in trees])
+        self._keeps = np.array([_padded(tree.keeps, nodes, 0) for tree in trees], kind)
+        self._value = np.array([_padded(tree.values, leaves, 0.0) for tree in trees])
         self._intercept = float(model["intercept"])
         self.fingerprint = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -85,12 +87,51 @@ class Head:
         return np.maximum.reduce([self._trained(features), told + calibration.FLOOR, alike])
 
     def _trained(self, features: np.ndarray) -> np.ndarray:
-        pairs = np.arange(len(features))[:, None]
-        node = np.zeros((len(features), len(self._rows)), np.intp)
-        for _ in range(self._depth):
-            goes_left = features[pairs, self._feature[self._rows, node]] <= self._threshold[self._rows, node]
-            node = np.where(goes_left, self._left[self._rows, node], self._right[self._rows, node])
-        return self._value[self._rows, node].sum(axis=1) + self._intercept
+        """The sum of the trees, all nodes of all of them compared at once (QuickScorer; Lucchese et al., SIGIR 2015).
+
+        Leaves are bits, the leftmost the lowest. A node whose comparison fails rules out the leaves to its left; the
+        lowest bit that is left is where the walk from the root would have ended.
+        """
+        right = ~(features[:, self._feature] <= self._threshold)
+        left_over = np.bitwise_and.reduce(np.where(right, self._keeps, self._all), axis=2)
+        leaf = np.log2(left_over & -left_over).astype(np.intp)
+        return self._value[np.arange(len(self._value)), leaf].sum(axis=1) + self._intercept
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A tree for :meth:`Head._trained`: its nodes in any order, its leaves from left to right.
+
+    Attributes:
+        features, thresholds: of each node.
+        keeps: of each node, the leaves that are not to its left, as bits.
+        values: of each leaf.
+    """
+
+    features: list[int]
+    thresholds: list[float]
+    keeps: list[int]
+    values: list[float]
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> _Scored:
+        """A tree as the file has it."""
+        scored, cleared = cls([], [], [], []), []
+
+        def walk(node: int) -> None:
+            if tree["left"][node] == node:
+                scored.values.append(tree["value"][node])
+                return
+            first = len(scored.values)
+            walk(tree["left"][node])
+            scored.features.append(tree["feature"][node])
+            scored.thresholds.append(tree["threshold"][node])
+            cleared.append(2 ** len(scored.values) - 2**first)
+            walk(tree["right"][node])
+
+        walk(0)
+        scored.keeps.extend(2 ** len(scored.values) - 1 - gone for gone in cleared)
+        return scored
 
 
 @lru_cache(maxsize=1)
@@ -99,5 +140,5 @@ def shipped() -> Head:
     return Head(json.loads(_PATH.read_text(encoding="utf-8")))
 
 
-def _padded(values: list[float], size: int) -> list[float]:
-    return values + [0] * (size - len(values))
+def _padded(values: Sequence[float], size: int, filling: float) -> list[float]:
+    return [*values, *[filling] * (size - len(values))]

@@ -63,6 +63,8 @@ class Lexicon:
 
     def named(self, text: str, slots: Collection[str]) -> list[tuple[int, Match]]:
         """Slots named in ``text`` beyond doubt, each with the phrase that names it and where."""
+        if not self._phrases.may_hold(text):
+            return []
         matcher = self._phrases.matcher(slots)
         found: dict[int, Match] = {}
         match = matcher.feed(text)

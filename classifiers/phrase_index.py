@@ -22,7 +22,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape
-from classifiers.folding import fold, is_separator, squeeze
+from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
 from classifiers.glyphs import Glyph, glyph, is_hump, starts
 from classifiers.words import longer_words, split_words
 
@@ -142,14 +142,34 @@ class PhraseIndex:
         """
         return PhraseMatcher(self._root, frozenset(keys), prompt_tail, frozenset(ignored))
 
+    def may_hold(self, text: str) -> bool:
+        """Whether a complete text may hold a phrase of any key. A no is certain, and much cheaper than a matcher's."""
+        if "\\" in text or not LETTER_SIGNS.keys().isdisjoint(text):
+            return True  # how its signs are to be read is the matcher's to find out
+        letters = squeeze(text)
+        return any(self._begins(letters, start) for start in range(len(letters)))
+
+    def _begins(self, letters: str, start: int) -> bool:
+        """Whether ``letters[start:]`` begin with a phrase, wherever words begin and end."""
+        node = self._root
+        while (child := node.children.get(letters[start : start + 1])) and letters.startswith(child.label, start):
+            if child.ends:
+                return True
+            node, start = child, start + len(child.label)
+        return False
+
     def find(self, text: str, keys: Collection[str]) -> Match | None:
         """The first phrase of ``keys`` in a complete text, or None."""
+        if not self.may_hold(text):
+            return None
         matcher = self.matcher(keys)
         return matcher.feed(text) or matcher.finish()
 
     def said(self, text: str, keys: Collection[str]) -> frozenset[str]:
         """All phrases of ``keys`` that occur in a complete text. One pass over it for each."""
         found: set[str] = set()
+        if not self.may_hold(text):
+            return frozenset()
         while True:
             matcher = self.matcher(keys, ignored=found)
             match = matcher.feed(text) or matcher.finish()

@@ -120,11 +120,13 @@ def rank(word: str) -> int:
     return _vocabulary().get(_plain(word), _UNKNOWN_RANK)
 
 
+@lru_cache(maxsize=65536)
 def is_known(word: str) -> bool:
     """Whether ``word`` is an English word or a name in common use."""
     return _plain(word) in _vocabulary()
 
 
+@lru_cache(maxsize=65536)
 def is_function_word(word: str) -> bool:
     """Whether ``word`` carries grammar rather than content."""
     return _plain(word) in _FUNCTION_WORDS

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from classifiers.detector import TextDetector, View
 from classifiers.normalise import hidden, plain
+from classifiers.phrase_index import PhraseIndex
 from classifiers.profile import Profile
 from classifiers.windows import MAX_CHARS, MAX_WORDS, split
 from tests.examples import examples
@@ -62,3 +63,25 @@ def test_windows_cover_every_word(segments: list[str]) -> None:
 def test_normalising_never_raises_and_settles(text: str) -> None:
     assert isinstance(plain(text), str)
     assert all(isinstance(found, str) for found in hidden(text))
+
+
+#: Signs that read as letters, separate or decorate, escapes, and letters that phrases are made of.
+_PIECES = st.sampled_from(
+    ["a", "b", "A", "B", "é", "ß", "4", "1", " ", "-", ".", "!", "@", "\u200b", "\u0301", "\\u0061", "山"]
+)
+_PHRASES = st.lists(st.text("abAB 1山", min_size=1, max_size=6), min_size=1, max_size=4)
+
+
+@given(phrases=_PHRASES, text=st.lists(_PIECES, max_size=14).map("".join))
+def test_no_phrase_is_found_in_a_text_that_may_hold_none(phrases: list[str], text: str) -> None:
+    index = PhraseIndex()
+    index.add("target@1", phrases)
+    matcher = index.matcher(["target@1"])
+    found = matcher.feed(text) or matcher.finish()
+    assert found is None or index.may_hold(text)
+
+
+def test_ordinary_text_is_known_to_hold_no_phrase() -> None:
+    index = PhraseIndex()
+    index.add("target@1", ["Orla Vesperton", "Tidemaker"])
+    assert not index.may_hold("How long do I bake sourdough bread? In an oven at 230 degrees, I would say; or longer.")

@@ -1,5 +1,6 @@
 """The evidence index finds the nearest rows among those selected, and forgets what is removed."""
 
+import faiss
 import numpy as np
 import pytest
 
@@ -41,3 +42,9 @@ def test_removing_leaves_the_others_in_place(index: EvidenceIndex, vectors: np.n
     assert all(slots[0] == row // 3 for row, slots in enumerate(found) if row // 3 != 3)
     assert not {3, 20} & set().union(*found)
     assert index.search(vectors[9:10], index.select([20]), 1) == [[20]]
+
+
+def test_a_search_leaves_no_other_thread_spinning(index: EvidenceIndex, vectors: np.ndarray) -> None:
+    faiss.omp_set_num_threads(2)
+    index.search(vectors, index.select(range(20)), 1)
+    assert faiss.omp_get_max_threads() == 1
