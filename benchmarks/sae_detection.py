@@ -7,8 +7,8 @@
 What is asked in which condition is in ``sae_subjects.py``. Every prompt goes through the engine with all targets
 watched, as a tenant's would. Figures are means over the targets that are asked about in a condition: each one's prompts
 against prompts of the same forms about others and everyday prompts. "Both" is the joint score that is served, fitted
-with the target and on none of these prompts; the weight of the features in it was chosen on those of the demo model,
-though, and so was the rule that at their median the text decides. "Layers" is O3's score (``layer_scores.py``), "all"
+with the target and on none of these prompts; how sharp its maximum is was chosen on those of both subjects, though, and
+the rule that at their median the text decides on the demo model's. "Layers" is O3's score (``layer_scores.py``), "all"
 is the joint score with it, which is not served. ``as_served`` is what is flagged at the limits of each. Clamping is
 measured behind the door, once with the text's detectors on and once without; no guard of the output is on. Of TOFU's
 answers ROUGE-L recall is measured, which is not nought for a model that never learnt them (see ``tofu.json``).
@@ -45,11 +45,13 @@ from guard.probe import EngineProbe
 from guard.service import GuardService
 from guard.types import ForgetTarget, GuardName, GuardToggle, TargetSpec
 from guard.worker.controls import RESERVED, Controls, Features
-from sae_features.joint import MOST, WEIGHT, Joint
+from sae_features.joint import MOST, Joint
 from sae_features.loading import load
 from sae_features.target import TargetFeatures
 
 _TEXT = {GuardName.LEXICON, GuardName.SEMANTIC}
+#: Of O3's score beside the joint one.
+_LAYERS_WEIGHT = 0.3
 _OUTPUT = {GuardName.LEAK, GuardName.STATEMENTS}
 
 
@@ -212,8 +214,8 @@ def _figures(fitted: _Fitted, scores: _Scores, people: Sequence[str]) -> dict[st
         "sae": scores.features,
         "both": together,
         "layers": scores.layers,
-        # On the scale of benign prompts, as the features are in the joint score, and with their weight.
-        "all": together + WEIGHT * np.clip(scores.layers, -MOST, MOST),
+        # On the scale of benign prompts, as the features are in the joint score.
+        "all": together + _LAYERS_WEIGHT * np.clip(scores.layers, -MOST, MOST),
     }
     benign = np.flatnonzero(~np.isin(scores.entity, people))
     asked = [(at, person) for at, person in enumerate(people) if person in scores.entity]

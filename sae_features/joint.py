@@ -1,9 +1,9 @@
 """One score of what the text of a prompt and what its features say of a target, and one limit for it.
 
 The two are put on one scale: the log-odds of the text detector's score and the margin of the features' mean over its
-limit, each in units of the distance from the median of benign prompts to their 99th percentile. The text has the
-greater weight, since most prompts name what they are about; the features decide where it is in doubt, and alone only as
-far beyond all benign prompts as the furthest of those is from their median.
+limit, each in units of the distance from the median of benign prompts to their 99th percentile. Their soft maximum is
+the score: where the text is silent the features count as much as it does, and the louder it is the less they matter,
+either way. They decide alone only well beyond all benign prompts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import numpy as np
 
 from sae_features.conformal import enough, quantile
 
-#: The weight of the features, chosen on the prompts of `benchmarks/sae_detection.py`, where any from 0.1 to 1 served.
-WEIGHT = 0.3
+#: How sharp the maximum is: 0 would be the mean of the two. Chosen on the prompts of `benchmarks/sae_detection.py`, the
+#: demo world's and TOFU's; from 0.13 to 0.18 it finds at least as much as either alone in every condition of both.
+SHARPNESS = 0.15
 #: So many units of the features count at most, either way: a residual stream like none that was fitted on says nothing.
-MOST = 2.0
+MOST = 3.0
+#: How far from the benign median, in distances of the furthest benign prompt from it, features decide alone. At 2 they
+#: would for 8 in 5,000 questions on other people, at 2.5 for none (plain questions of `benchmarks/sae_detection.py`).
+ALONE = 2.5
 #: Scores of the text detector nearer to 0 or 1 than this are not told apart.
 _SURE = 1e-4
 
@@ -58,14 +62,15 @@ class Joint:
     alone: float
 
     def scores(self, text: Sequence[float] | np.ndarray, margins: Sequence[float] | np.ndarray) -> np.ndarray:
-        """The joint scores of n prompts: float64 (n,).
+        """The joint scores of n prompts: float64 (n,); 0 for one whose text and features are those of any benign one.
 
         Args:
             text: (n,), the text detector's scores in [0, 1]; 0 where it saw nothing to compare.
             margins: (n,), by how much the features' means exceed their limits.
         """
+        said = self.text(_log_odds(text))
         seen = np.clip(self.features(np.asarray(margins, dtype=np.float64)), -MOST, MOST)
-        return self.text(_log_odds(text)) + WEIGHT * seen
+        return (np.logaddexp(SHARPNESS * said, SHARPNESS * seen) - np.log(2)) / SHARPNESS
 
     def beyond(
         self, text: Sequence[float] | np.ndarray, margins: Sequence[float] | np.ndarray, threshold: float
@@ -101,7 +106,8 @@ class Joint:
             return None
         features = Scale.of(scaling[1])
         most = float(max(scaling[1].max(), calibrating[1].max()))
-        joint = cls(Scale.of(_log_odds(scaling[0])), features, 0.0, 2 * most - features.middle)
+        alone = features.middle + ALONE * (most - features.middle)
+        joint = cls(Scale.of(_log_odds(scaling[0])), features, 0.0, alone)
         return replace(joint, limit=quantile(joint.scores(*calibrating).tolist(), rate))
 
     def numbers(self) -> list[float]:

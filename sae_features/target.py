@@ -12,6 +12,8 @@ from sae_features.joint import Joint
 from sae_features.rule import Thresholds
 
 _ROWS = ("encoder", "decoder", "gate", "gain", "bias", "shift", "b_dec", "ids")
+#: The name changes with the scale of the joint score: a limit of another one would mean nothing.
+_JOINT = "joint_soft_maximum"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +51,7 @@ class TargetFeatures:
         if self.weights is not None:
             parts["weights"] = self.weights
         if self.joint is not None:
-            parts["joint"] = torch.tensor(self.joint.numbers(), dtype=torch.float64)
+            parts[_JOINT] = torch.tensor(self.joint.numbers(), dtype=torch.float64)
         # An autoencoder that subtracts b_dec has it twice in the same memory, which safetensors refuses.
         return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in parts.items()}
 
@@ -68,5 +70,5 @@ class TargetFeatures:
             weights=tensors.get("weights"),
             thresholds=Thresholds(tuple(tensors["edges"].tolist()), tuple(tensors["means"].tolist()), rate),
             strength=strength,
-            joint=Joint.of(tensors["joint"].tolist()) if "joint" in tensors else None,
+            joint=Joint.of(tensors[_JOINT].tolist()) if _JOINT in tensors else None,
         )
