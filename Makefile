@@ -63,6 +63,8 @@ lint: setup
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy --explicit-package-bases benchmarks/*.py
+	$(BIN)/mypy --explicit-package-bases benchmarks/unlearning/*.py
 
 lock:
 	$(BIN)/uv pip compile -q pyproject.toml --extra cpu --extra dev --override requirements/overrides.txt \

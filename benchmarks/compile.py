@@ -115,7 +115,7 @@ async def _main(options: argparse.Namespace) -> None:
         recipe = Recipe()
         model, names = build(recipe).folder, [entity.name for entity in recipe.world.forget]
     else:
-        model, names = options.model, author_names(load(options.data)["forget"])
+        model, names = options.model, list(author_names(load(options.data)["forget"]))
     async with lethe_engine(model, "--max-model-len", "512", "--scheduling-policy", "priority") as engine:
         figures = await _measure(engine, names[: options.targets], options.rounds, options.seconds)
     figures["model"] = str(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 import re
 import time
@@ -42,7 +43,7 @@ def registering(service: GuardService, texts: Mapping[str, str]) -> dict[str, di
     for name, document in documents.items():
         spec = TargetSpec(name=name, documents=(document,))
         began = time.perf_counter()
-        service.registry.write(lambda db, spec=spec: db.create_target(spec))
+        service.registry.write(operator.methodcaller("create_target", spec))
         registered = time.perf_counter()
         VerbatimIndex().add("", [document], run=spec.verbatim_run)
         indexed = time.perf_counter()

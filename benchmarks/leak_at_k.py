@@ -28,10 +28,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from guard.caller import CALLER, Caller
 from guard.engine import GuardedEngine
 from guard.service import GuardService
-from guard.types import GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
+from guard.types import Gating, GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
 from server.demo.model import build
 from server.demo.recipe import Recipe
-from server.demo.world import Entity, Prompt
+from server.demo.world import Entity, Form, Prompt
 
 _MAX_TOKENS = 48
 _TEMPERATURES = (1.0, 1.5)
@@ -48,7 +48,7 @@ def _tenant(service: GuardService, entities: Sequence[Entity]) -> str:
         for entity in entities:
             spec = TargetSpec(name=entity.name, protected_phrases=tuple(fact.value for fact in entity.facts))
             target = writer.create_target(spec)
-            toggle = TargetToggle(enabled=True, action="constrain", gating="always")
+            toggle = TargetToggle(enabled=True, action="constrain", gating=Gating.ALWAYS)
             writer.put_target_toggle(tenant.id, target.id, toggle)
         return str(tenant.id)
 
@@ -72,7 +72,7 @@ async def _ask(client: Any, prompts: Sequence[list[int]], **params: Any) -> list
 
 
 def _one_of_each_form(recipe: Recipe, entity: Entity) -> list[Prompt]:
-    chosen = {}
+    chosen: dict[tuple[Form, bool], Prompt] = {}
     for prompt in recipe.prompts:
         if prompt.entity == entity.name:
             chosen.setdefault((prompt.form, prompt.trained), prompt)

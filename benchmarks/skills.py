@@ -29,7 +29,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from guard.artifacts import Artifact
-from guard.compile.skills import SkillFit, Trial
+from guard.compile.skills import DetectorTrial, SkillFit
 from guard.engine import GuardedEngine
 from guard.features import SKILL
 from guard.service import GuardService
@@ -180,7 +180,7 @@ async def measure(forget: int, retain: int, asked: int) -> dict[str, Any]:
 async def _served(
     guarded: GuardedEngine,
     target: ForgetTarget,
-    trial: Trial,
+    trial: DetectorTrial,
     prompts: Mapping[str, Sequence[Prompt]],
     before: Mapping[str, float],
 ) -> dict[str, Any]:

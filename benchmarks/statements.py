@@ -59,19 +59,19 @@ def texts(data: Path) -> Iterator[Text]:
     for part in ("retain", "real_authors", "world_facts"):
         for row in tofu[part]:
             yield from ((part, row.question, answer) for answer in dict.fromkeys((row.answer, row.paraphrase)))
-    for row in rows(data / "benign" / "nq_open.jsonl"):
-        yield "nq_open", row["question"], row["answer"][0]
-    for row in rows(data / "benign" / "triviaqa.jsonl"):
-        yield "triviaqa", row["question"], row["answers"][0]
-    for row in rows(data / "benign" / "gsm8k.jsonl"):
-        yield "gsm8k", row["question"], row["answer"]
+    for line in rows(data / "benign" / "nq_open.jsonl"):
+        yield "nq_open", line["question"], line["answer"][0]
+    for line in rows(data / "benign" / "triviaqa.jsonl"):
+        yield "triviaqa", line["question"], line["answers"][0]
+    for line in rows(data / "benign" / "gsm8k.jsonl"):
+        yield "gsm8k", line["question"], line["answer"]
     wikitext = (data / "text" / "wikitext2_valid.txt").read_text(encoding="utf-8")
     yield from (("wikitext, clauses", "", clause.text) for clause in split_clauses(wikitext[:300_000]))
     for kind in ("forget", "neighbor"):
-        for row in rows(data / "rwku" / f"{kind}_level1.jsonl"):
-            yield f"rwku {kind}, statements", "", row["query"].replace("___", row["answer"])
-        for row in rows(data / "rwku" / f"{kind}_level2.jsonl"):
-            yield f"rwku {kind}, answers", row["query"], row["answer"]
+        for line in rows(data / "rwku" / f"{kind}_level1.jsonl"):
+            yield f"rwku {kind}, statements", "", line["query"].replace("___", line["answer"])
+        for line in rows(data / "rwku" / f"{kind}_level2.jsonl"):
+            yield f"rwku {kind}, answers", line["query"], line["answer"]
 
 
 async def measure(data: Path) -> dict[str, dict[str, float]]:
