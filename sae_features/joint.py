@@ -21,7 +21,8 @@ SHARPNESS = 0.15
 #: So many units of the features count at most, either way: a residual stream like none that was fitted on says nothing.
 MOST = 3.0
 #: How far from the benign median, in distances of the furthest benign prompt from it, features decide alone. At 2 they
-#: would for 8 in 5,000 questions on other people, at 2.5 for none (plain questions of `benchmarks/sae_detection.py`).
+#: did so wrongly in 8 of 5,000 pairs of a target and a plain prompt on something else, at 2.5 in none
+#: (`benchmarks/sae_detection.py`).
 ALONE = 2.5
 #: Scores of the text detector nearer to 0 or 1 than this are not told apart.
 _SURE = 1e-4
