@@ -26,7 +26,7 @@ from traffic import conversations
 
 _OWN = ("guard/", "server/", "classifiers/", "sae_features/")
 _TOP = 25
-_CLIENTS = 4
+_CLIENTS, _TURNS = 4, 3
 
 
 def command(into: Path) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -36,9 +36,9 @@ def command(into: Path) -> tuple[tuple[str, ...], dict[str, str]]:
 
 async def profiled(server: Serving, some: Sequence[Case], into: Path, requests: int, tokens: int) -> dict[str, Any]:
     """For each case, milliseconds of CPU time a request and the functions that take most of it."""
-    found, talk = {}, conversations(3, _CLIENTS, seed=99)
+    found, talk = {}, conversations(_TURNS, _CLIENTS, seed=99)
     for case in some:
-        await drive(server, case.key, list(itertools.islice(talk, _CLIENTS)), tokens, _CLIENTS)
+        await drive(server, case.key, list(itertools.islice(talk, _CLIENTS * _TURNS)), tokens, _CLIENTS)
         into.unlink(missing_ok=True)
         server.process.send_signal(signal.SIGUSR1)
         await drive(server, case.key, list(itertools.islice(talk, requests)), tokens, _CLIENTS)

@@ -84,7 +84,7 @@ async def measure(
         for case in (PLAIN_CASE, IDLE_CASE):
             load = await ask(case, max(_WARM, 2 * clients), clients)
             speed = load.speeds[0] / options.tokens  # requests a second
-            counts[clients] = round(speed * options.seconds)
+            counts[clients] = math.ceil(speed * options.seconds)
             bar.advance(task)
         for case in some:
             await ask(case, clients, clients)

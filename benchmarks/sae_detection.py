@@ -50,9 +50,9 @@ from sae_features.loading import load
 from sae_features.target import TargetFeatures
 
 _TEXT = {GuardName.LEXICON, GuardName.SEMANTIC}
+_OUTPUT = {GuardName.LEAK, GuardName.STATEMENTS}
 #: Of O3's score beside the joint one.
 _LAYERS_WEIGHT = 0.3
-_OUTPUT = {GuardName.LEAK, GuardName.STATEMENTS}
 
 
 async def seen_by_text(

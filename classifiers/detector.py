@@ -301,16 +301,14 @@ class TextDetector:
         features = np.array([pair.features for pair in pairs])
         persons = np.array([pair.slot.target.person for pair in pairs])
         others = np.array([pair.of_others for pair in pairs])
-        # Without what it says of names; most texts say nothing of them.
-        part = features[:, _NAME_FEATURES].any(axis=1)
-        features = np.concatenate([features, features[part]])
-        features[len(pairs) :, _NAME_FEATURES] = 0.0
-        both = self._head.logits(
-            features, np.concatenate([persons, persons[part]]), np.concatenate([others, others[part]])
-        )
-        without = both[: len(pairs)].copy()
-        without[part] = both[len(pairs) :]
-        logits = both[: len(pairs)] if lexicon else without
+        logits = self._head.logits(features, persons, others)
+        without = logits.copy()  # what it says of names; most texts say nothing of them
+        if (part := features[:, _NAME_FEATURES].any(axis=1)).any():
+            nameless = features[part]
+            nameless[:, _NAME_FEATURES] = 0.0
+            without[part] = self._head.logits(nameless, persons[part], others[part])
+        if not lexicon:
+            logits = without
         of = {id(window): mine for window, mine in zip(windows, best, strict=True)}
         for pair, logit, bare in zip(pairs, logits.tolist(), without.tolist(), strict=True):
             named = lexicon and pair.named

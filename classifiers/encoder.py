@@ -62,10 +62,9 @@ class SentenceEncoder:
         self._model.eval()
         if torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported():
             self._model.to(torch.bfloat16)
-        dtype = str(self._model.dtype)
-        pack_linear(self._model)
         self.dimension: int = self._model.get_embedding_dimension() or 0
-        self.fingerprint = _digest(path, dtype)
+        self.fingerprint = _digest(path, str(self._model.dtype))
+        pack_linear(self._model)
         self._cache: LRUCache[str, np.ndarray] = LRUCache(cache_size)
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()

@@ -40,7 +40,7 @@ class Head:
 
     Args:
         model: ``{"features": [...], "intercept": float, "trees": [...]}``, a tree being ``{"feature", "threshold",
-            "left", "right", "value", "depth"}`` with one entry a node (but one ``depth``);
+            "left", "right", "value"}`` with one entry a node;
             node 0 is the root of a tree, and a leaf is its own left and right child.
 
     Raises:
@@ -51,14 +51,14 @@ class Head:
         if tuple(model["features"]) != FEATURES:
             raise ValueError("the head was trained on other features; run server.evaluation.train_head")
         trees = [_Scored.of(tree) for tree in model["trees"]]
-        leaves, nodes = (max(map(len, of)) for of in zip(*((tree.values, tree.keeps) for tree in trees), strict=True))
-        kind = np.min_scalar_type(2**leaves - 1)
-        self._all = kind.type(2**leaves - 1)
-        # A node that is not there never turns right.
-        self._feature = np.array([_padded(tree.features, nodes, 0) for tree in trees], np.intp)
-        self._threshold = np.array([_padded(tree.thresholds, nodes, np.inf) for tree in trees])
-        self._keeps = np.array([_padded(tree.keeps, nodes, 0) for tree in trees], kind)
-        self._value = np.array([_padded(tree.values, leaves, 0.0) for tree in trees])
+        nodes, leaves = max(len(tree.features) for tree in trees), max(len(tree.values) for tree in trees)
+        # A node that is only padding rules nothing out.
+        self._feature = np.array([_padded(tree.features, nodes) for tree in trees], np.intp)
+        self._threshold = np.array([_padded(tree.thresholds, nodes) for tree in trees])
+        self._ruled_out = np.array(
+            [_padded(tree.ruled_out, nodes) for tree in trees], np.min_scalar_type(2**leaves - 1)
+        )
+        self._value = np.array([_padded(tree.values, leaves) for tree in trees])
         self._intercept = float(model["intercept"])
         self.fingerprint = hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -90,11 +90,11 @@ class Head:
         """The sum of the trees, all nodes of all of them compared at once (QuickScorer; Lucchese et al., SIGIR 2015).
 
         Leaves are bits, the leftmost the lowest. A node whose comparison fails rules out the leaves to its left; the
-        lowest bit that is left is where the walk from the root would have ended.
+        first that is not ruled out is where the walk from the root would have ended.
         """
         right = ~(features[:, self._feature] <= self._threshold)
-        left_over = np.bitwise_and.reduce(np.where(right, self._keeps, self._all), axis=2)
-        leaf = np.log2(left_over & -left_over).astype(np.intp)
+        out = np.bitwise_or.reduce(np.where(right, self._ruled_out, 0), axis=2)
+        leaf = np.log2(~out & (out + 1)).astype(np.intp)  # the lowest bit that is not set
         return self._value[np.arange(len(self._value)), leaf].sum(axis=1) + self._intercept
 
 
@@ -104,19 +104,19 @@ class _Scored:
 
     Attributes:
         features, thresholds: of each node.
-        keeps: of each node, the leaves that are not to its left, as bits.
+        ruled_out: of each node, the leaves to its left, as bits.
         values: of each leaf.
     """
 
     features: list[int]
     thresholds: list[float]
-    keeps: list[int]
+    ruled_out: list[int]
     values: list[float]
 
     @classmethod
     def of(cls, tree: Mapping[str, Any]) -> _Scored:
         """A tree as the file has it."""
-        scored, cleared = cls([], [], [], []), []
+        scored = cls([], [], [], [])
 
         def walk(node: int) -> None:
             if tree["left"][node] == node:
@@ -126,11 +126,10 @@ class _Scored:
             walk(tree["left"][node])
             scored.features.append(tree["feature"][node])
             scored.thresholds.append(tree["threshold"][node])
-            cleared.append(2 ** len(scored.values) - 2**first)
+            scored.ruled_out.append(2 ** len(scored.values) - 2**first)
             walk(tree["right"][node])
 
         walk(0)
-        scored.keeps.extend(2 ** len(scored.values) - 1 - gone for gone in cleared)
         return scored
 
 
@@ -140,5 +139,5 @@ def shipped() -> Head:
     return Head(json.loads(_PATH.read_text(encoding="utf-8")))
 
 
-def _padded(values: Sequence[float], size: int, filling: float) -> list[float]:
-    return [*values, *[filling] * (size - len(values))]
+def _padded(values: Sequence[float], size: int) -> list[float]:
+    return [*values, *[0] * (size - len(values))]

@@ -63,9 +63,8 @@ class EvidenceIndex:
         """For each of ``vectors``, float ``(n, dimension)``, the slots of its ``count`` nearest rows, best first."""
         if not selection.any() or not len(vectors):
             return [[] for _ in vectors]
-        faiss.omp_set_num_threads(
-            1
-        )  # of the calling thread; a second one would then spin, for longer than it had worked
+        # For the calling thread: a second one would spin on its core when it has worked, and for longer.
+        faiss.omp_set_num_threads(1)
         parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(selection))
         with self._lock:
             _, rows = self._index.search(_quantized(vectors), count, params=parameters)

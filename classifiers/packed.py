@@ -33,7 +33,7 @@ def pack_linear(model: nn.Module) -> int:
     """Replace the linear layers of ``model``, which is not to be trained or moved any more, by packed ones.
 
     Returns:
-        How many; a layer that packed would compute anything else, to the last bit, stays as it is.
+        How many; a layer that packed computes anything else of some rows, to the last bit, stays as it is.
     """
     count = 0
     for name, child in list(model.named_children()):

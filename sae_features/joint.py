@@ -16,13 +16,12 @@ import numpy as np
 from sae_features.conformal import enough, quantile
 
 #: How sharp the maximum is: 0 would be the mean of the two. Chosen on the prompts of `benchmarks/sae_detection.py`, the
-#: demo world's and TOFU's; from 0.13 to 0.18 it finds at least as much as either alone in every condition of both.
+#: demo world's and TOFU's, so that it finds at least as much as either alone in every condition of both.
 SHARPNESS = 0.15
 #: So many units of the features count at most, either way: a residual stream like none that was fitted on says nothing.
 MOST = 3.0
 #: How far from the benign median, in distances of the furthest benign prompt from it, features decide alone. At 2 they
-#: did so wrongly in 8 of 5,000 pairs of a target and a plain prompt on something else, at 2.5 in none
-#: (`benchmarks/sae_detection.py`).
+#: took answers on others there.
 ALONE = 2.5
 #: Scores of the text detector nearer to 0 or 1 than this are not told apart.
 _SURE = 1e-4

@@ -69,7 +69,7 @@ class Examples:
 
 def constant_head() -> Head:
     """A head that gives every pair the logit 0; detectors need some head while there is none."""
-    leaf = {"feature": [0], "threshold": [0.0], "left": [0], "right": [0], "value": [0.0], "depth": 1}
+    leaf = {"feature": [0], "threshold": [0.0], "left": [0], "right": [0], "value": [0.0]}
     return Head({"features": list(FEATURES), "intercept": 0.0, "trees": [leaf]})
 
 
@@ -127,7 +127,6 @@ def _tree(nodes: np.ndarray) -> dict[str, Any]:
         "left": np.where(leaf, own, nodes["left"]).tolist(),
         "right": np.where(leaf, own, nodes["right"]).tolist(),
         "value": [round(float(value), 5) for value in np.where(leaf, nodes["value"], 0.0)],
-        "depth": int(nodes["depth"].max()),
     }
 
 

@@ -79,9 +79,3 @@ def test_no_phrase_is_found_in_a_text_that_may_hold_none(phrases: list[str], tex
     matcher = index.matcher(["target@1"])
     found = matcher.feed(text) or matcher.finish()
     assert found is None or index.may_hold(text)
-
-
-def test_ordinary_text_is_known_to_hold_no_phrase() -> None:
-    index = PhraseIndex()
-    index.add("target@1", ["Orla Vesperton", "Tidemaker"])
-    assert not index.may_hold("How long do I bake sourdough bread? In an oven at 230 degrees, I would say; or longer.")

@@ -38,7 +38,7 @@ def test_the_shipped_trees_end_in_the_leaf_that_a_walk_ends_in() -> None:
 
 def test_trees_of_different_shapes_stand_side_by_side() -> None:
     def tree(**nodes: list[float]) -> dict:
-        return {"feature": [], "threshold": [], **nodes, "depth": 2}
+        return {"feature": [], "threshold": [], **nodes}
 
     stump = tree(feature=[1, 0, 0], threshold=[0.5, 0, 0], left=[1, 1, 2], right=[2, 1, 2], value=[0, 1, 2])
     leaf = tree(feature=[0], threshold=[0], left=[0], right=[0], value=[10])
@@ -53,3 +53,9 @@ def test_trees_of_different_shapes_stand_side_by_side() -> None:
     rows = np.zeros((4, len(FEATURES)))
     rows[1, 1], rows[2, 0], rows[3, :3] = 1, 1, (1, 1, 2)
     assert Head(model)._trained(rows).tolist() == [111.25, 112.25, 211.25, 312.25]
+
+
+def test_trees_that_are_leaves_alone_say_what_they_say() -> None:
+    leaf = {"feature": [0], "threshold": [0.0], "left": [0], "right": [0], "value": [1.5]}
+    head = Head({"features": list(FEATURES), "intercept": 0.5, "trees": [leaf, leaf]})
+    assert head._trained(np.zeros((3, len(FEATURES)))).tolist() == [3.5, 3.5, 3.5]

@@ -196,3 +196,9 @@ def test_signs_that_may_be_letters_do_not_add_up() -> None:
         assert len(matcher._live) < 64
     found = matcher.feed("Iiro Lens.")
     assert found is not None and found.phrase == "Iiro Lens"
+
+
+def test_ordinary_text_is_known_to_hold_no_phrase() -> None:
+    index = PhraseIndex()
+    index.add("target@1", ["Orla Vesperton", "Tidemaker"])
+    assert not index.may_hold("How long do I bake sourdough bread? In an oven at 230 degrees, I would say; or longer.")
