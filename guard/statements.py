@@ -85,6 +85,7 @@ class ClauseJudge:
         self._pending: deque[tuple[Clause, asyncio.Future[ClauseVerdict]]] = deque()
         self._reported: set[str] = set()
         self._taken_back: list[Mapping[str, float]] = []
+        self._looked_at, self._untold = "", 0
 
     @property
     def tasks(self) -> list[asyncio.Future[ClauseVerdict]]:
@@ -99,11 +100,17 @@ class ClauseJudge:
     def untold(self, begun: str) -> int:
         """How many characters of a clause that is not finished may leave: it will not be about them that it is taken
         back. None do where the conversation speaks of a target.
+
+        Asked at every token, so it goes on from the last word that was looked at.
         """
         rule = self._rule
         if self._taken_back or not self._named.isdisjoint(rule.enforced):
             return 0
-        return rule.index.untold(begun, rule.enforced)
+        if not begun.startswith(self._looked_at):
+            self._untold = 0
+        word = begun.rfind(" ", 0, self._untold) + 1
+        self._looked_at, self._untold = begun, word + rule.index.untold(begun[word:], rule.enforced)
+        return self._untold
 
     def ask(self, clauses: Iterable[Clause]) -> None:
         """Judge the next clauses."""

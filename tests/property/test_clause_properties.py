@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +11,9 @@ from classifiers.clauses import MAX_CLAUSE, ClauseSplitter, split_clauses
 from classifiers.compiled import Compiled
 from classifiers.statement_index import StatementIndex
 from classifiers.statements import Context
+from guard.prompt import PromptView
+from guard.statements import ClauseJudge, StatementRule
+from guard.types import GuardToggle
 
 _PIECES = st.sampled_from(
     ["word", " ", ".", '"', "\n", ";", ",", "}", "\\", "n", "?!", "Dr", "A", "。", "”", "long" * 30, "5", "…", ")"]
@@ -63,8 +66,7 @@ _SAID = st.lists(
 _KEYS = frozenset({"vesper@1"})
 
 
-@given(_SAID, st.integers(0, 100))
-def test_what_leaves_of_a_begun_clause_can_state_nothing(clause, cut):
+def _index() -> StatementIndex:
     index = StatementIndex(None)  # words alone decide
     index.add(
         Compiled(
@@ -76,9 +78,28 @@ def test_what_leaves_of_a_begun_clause_can_state_nothing(clause, cut):
             answers=(0, 0),
         )
     )
+    return index
+
+
+@given(_SAID, st.integers(0, 100))
+def test_what_leaves_of_a_begun_clause_can_state_nothing(clause, cut):
+    index = _index()
     left = index.untold(clause[:cut], _KEYS)
     assert left <= index.untold(clause, _KEYS), "what left once has left"
     assert index.candidates(clause[:left], Context(), _KEYS) == []
     word = clause.rfind(" ", 0, left) + 1
     whole = clause[: left if word == left else word + len(clause[word:].split(" ")[0])]
     assert {"1987", "Tidemaker", "Ballinacarrow", "Vesperton"}.isdisjoint(whole.split()), "nor the beginning of one"
+
+
+@given(st.lists(_SAID, max_size=3), st.lists(st.integers(1, 30), min_size=1, max_size=5))
+def test_what_leaves_of_a_clause_that_grows_is_what_leaves_of_it_as_it_stands(clauses, sizes):
+    rule = StatementRule(_index(), _KEYS, frozenset(), GuardToggle(), "")
+    judge = ClauseJudge(rule, PromptView((), (), ""))
+    for clause in clauses:  # one after the other, as in an answer
+        end = 0
+        for size in cycle(sizes):
+            end += size
+            assert judge.untold(clause[:end]) == rule.index.untold(clause[:end], _KEYS)
+            if end >= len(clause):
+                break
