@@ -1,4 +1,4 @@
-"""The real engine with Lethe's worker part, for benchmarks that need no HTTP."""
+"""The real engine, with Lethe's worker part and without, for benchmarks that need no HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -40,10 +40,19 @@ def become(
     CALLER.set(Caller(service.registry.write(change), None, "benchmark"))
 
 
-@asynccontextmanager
-async def lethe_engine(model: Path, *flags: str) -> AsyncIterator[EngineClient]:
+def plain_engine(model: Path, *flags: str) -> AbstractAsyncContextManager[EngineClient]:
+    """vLLM serving ``model`` as ``vllm serve`` starts it, with more of vLLM's flags."""
+    return _engine("--model", str(model), *flags)
+
+
+def lethe_engine(model: Path, *flags: str) -> AbstractAsyncContextManager[EngineClient]:
     """vLLM serving ``model`` as ``lethe serve`` starts it, with more of vLLM's flags; no guard in front."""
-    given = ["--model", str(model), "--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args([*given, *flags])
+    taps = ("--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT))
+    return _engine("--model", str(model), *taps, *flags)
+
+
+@asynccontextmanager
+async def _engine(*flags: str) -> AsyncIterator[EngineClient]:
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(flags))
     async with build_async_engine_client(args) as client:
         yield client

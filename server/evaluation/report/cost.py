@@ -159,8 +159,8 @@ def compiling(figures: Figures) -> list[Table]:
 
 
 def tap(figures: Figures) -> list[Table]:
-    """What reading features takes of a first token and of a step, beside the same prompts without any."""
-    columns = ("features", "median, ms", "of none", "a quarter below", "a quarter above")
+    """What reading features takes of a first token and of a step, beside plain vLLM."""
+    columns = ("features", "median, ms", "of plain", "a quarter below", "a quarter above")
     return [
         table(
             columns,
@@ -205,8 +205,8 @@ KINDS = (
         "Features in the forward pass",
         "python benchmarks/tap.py --json benchmarks/results/tap.json",
         tap,
-        "joint: watched beside the text detector, as clean traffic is; watched, clamped: at every token; "
-        '"0 again": how far equal requests lie apart on this machine.',
+        "none: Lethe's engine, nothing watched; joint: watched beside the text detector, as clean traffic is; watched, "
+        "clamped: at every token; plain: how far equal runs of plain vLLM lie apart on this machine.",
     ),
     Kind(
         "tenants",
