@@ -182,7 +182,7 @@ class EngineProbe:
 
     async def verdicts(self, tickets: Sequence[str]) -> list[dict[str, Told] | None]:
         """See :meth:`Probe.verdicts`."""
-        # Every rank holds the whole residual stream, and says the same.
+        # Every rank of tensor parallelism, the only one served, holds the whole residual stream, and says the same.
         told, *_ = await self._engine.collective_rpc("lethe_take_verdicts", args=(list(tickets),))
         return [one and {name: Told(*values) for name, values in one.items()} for one in told]
 

@@ -19,7 +19,8 @@ from guard.worker.taps import Taps, install
 
 logger = logging.getLogger(__name__)
 
-#: For a request whose controls cannot be carried out: a prompt of which nothing is left.
+#: For a request that asks for a changed forward pass which cannot be had: a prompt of which nothing is left. Its blocks
+#: in the prefix cache bear the salt of what it asked for, so that nobody reads them whose pass is the plain one.
 _BLIND = Controls(corruption=Corruption("zero", 2**31, 0.0, 0, ((0, 2**31),)))
 
 
@@ -29,13 +30,20 @@ class TappedRunner:
     taps: Taps
     constraints: Constraints
     _controls: dict[str, Controls]
+    _muted: set[str]
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model and put the taps in, before anything is compiled."""
-        super().load_model(*args, **kwargs)  # type: ignore[misc]
+        """Load the model and put the taps in, before anything is compiled.
+
+        Raises:
+            ValueError: tokens are drafted, which would be counted and could not be forbidden.
+        """
         this: Any = self
+        if this.vllm_config.speculative_config is not None:
+            raise ValueError("what acts inside the model does not work with speculative decoding")
+        super().load_model(*args, **kwargs)  # type: ignore[misc]
         shard = (get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size())
-        self._controls = {}
+        self._controls, self._muted = {}, set()
         self.taps = install(this.model, this.vllm_config, EditTable(shard, this.device))
         config = this.model_config
         tokenizer = cached_tokenizer_from_config(config)
@@ -51,6 +59,7 @@ class TappedRunner:
         """Learn of new requests and forget finished ones, as vLLM's own state does."""
         for request_id in scheduler_output.finished_req_ids:
             self._controls.pop(request_id, None)
+            self._muted.discard(request_id)
             self.constraints.end(request_id)
             self.taps.features.ledger.finish(request_id)
         for new in scheduler_output.scheduled_new_reqs:
@@ -87,17 +96,24 @@ class TappedRunner:
         """Choose the next tokens among those that the constraints leave."""
         this: Any = self
         this.sampler.rows = ()
-        if logits is not None and self.constraints:
+        if logits is not None and (self.constraints or self._muted):
             batch = this.input_batch
             batch.update_async_output_token_ids()
             logits = logits.float().contiguous()
-            this.sampler.rows = self.constraints.apply(
+            rows = self.constraints.apply(
                 logits, {name: (row, batch.req_output_token_ids[row]) for row, name in enumerate(batch.req_ids)}
             )
+            muted = [row for row, name in enumerate(batch.req_ids) if name in self._muted]
+            this.sampler.end(logits, muted)
+            this.sampler.rows = [*rows, *muted]
         return super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]
 
     def _read(self, new: Any) -> Controls | None:
-        """The controls of a new request; those that cannot be carried out blind it."""
+        """The controls of a new request.
+
+        One whose controls cannot be carried out is blinded; or muted, where its forward pass would be the plain one,
+        which is in the prefix cache for everybody.
+        """
         params = new.sampling_params
         controls = Controls.from_wire(params.extra_args) if params is not None else None
         if controls is None:
@@ -108,12 +124,13 @@ class TappedRunner:
             if controls.features is not None:
                 self.taps.features.check(controls.features)
             if controls.constraint is not None:
-                if getattr(self, "speculative_config", None) is not None:
-                    raise ValueError("constrained decoding does not work with speculative decoding")
                 self.constraints.begin(new.req_id, controls.constraint, params, len(new.prompt_token_ids or ()))
         except (KeyError, ValueError) as error:
-            logger.error("Request %s asks for what is not loaded (%r); blinding it", new.req_id, error)
-            return _BLIND
+            logger.error("Request %s asks for what is not loaded (%r); it is not answered", new.req_id, error)
+            if controls.salt:
+                return _BLIND
+            self._muted.add(new.req_id)
+            return None
         return controls
 
     def _answer(self, request_id: str) -> tuple[list[int], int]:

@@ -23,6 +23,12 @@ class EndingSampler(Sampler):
         self._end = end
         self.rows: Sequence[int] = ()
 
+    def end(self, logits: torch.Tensor, rows: Sequence[int]) -> None:
+        """Leave nothing but the end to some rows of ``logits`` (requests, vocabulary), in place."""
+        if rows:
+            logits[rows] = -math.inf
+            logits[rows, self._end] = 0.0
+
     def apply_logits_processors(self, logits: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As vLLM's; then a row without a finite logit gets one, that of the end."""
         logits = super().apply_logits_processors(logits, *args, **kwargs)

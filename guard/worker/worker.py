@@ -45,9 +45,15 @@ class LetheCPUWorker(CPUWorker):
     activations and verdicts."""
 
     def init_device(self) -> None:
-        """As vLLM's, with our model runner."""
+        """As vLLM's, with our model runner.
+
+        Raises:
+            RuntimeError: vLLM took another runner, in which nothing would be forgotten.
+        """
         with patch.object(cpu_worker, "CPUModelRunner", TappedCPUModelRunner):
             super().init_device()
+        if not isinstance(self.model_runner, TappedRunner):
+            raise RuntimeError("Lethe acts in vLLM's V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0")
 
     def lethe_load_edit(self, name: str, blob: bytes) -> None:
         """See :meth:`guard.worker.edits.EditTable.add`."""

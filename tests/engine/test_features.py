@@ -285,8 +285,20 @@ async def _stream(engine, ids, features):
         yield list(result.outputs[0].token_ids)
 
 
-async def test_a_request_for_unknown_features_is_blinded(engine, oracle, probe, prompts):
-    features = Features(watch=("no-such-set",), ticket="unknown")
-    blinded = [_tokens(await _ask(engine, ids, features)) for ids in prompts[:2]]
-    assert blinded[0] == blinded[1] != _greedy(oracle, prompts[0])
+@pytest.mark.parametrize("clamp", [(), ("no-such-set",)])
+async def test_a_request_for_unknown_features_is_not_answered_and_leaves_nothing_to_others(
+    engine, oracle, probe, prompts, clamp
+):
+    features = Features(watch=("no-such-set",), clamp=clamp, ticket="unknown")
+    prompts = [[*(reversed(ids * 4 * len(clamp))), *ids * 4] for ids in prompts[:2]]  # whole blocks of new tokens
+    left = [_tokens(await _ask(engine, ids, features)) for ids in prompts]
+    assert left[0] == left[1] != _greedy(oracle, prompts[0])
     assert await probe.verdicts(["unknown"]) == [None]
+    for ids in prompts:
+        assert _tokens(await _ask(engine, ids)) == _greedy(oracle, ids)
+
+
+async def test_a_request_that_is_not_answered_ends_whatever_its_client_wants(engine, prompts):
+    features = Features(watch=("no-such-set",), ticket="unknown")
+    [*_, last] = await _ask(engine, prompts[0], features, min_tokens=4, logprobs=2, temperature=1.0)
+    assert last.outputs[0].text == ""
