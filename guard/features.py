@@ -210,12 +210,12 @@ class FeatureGuard:
             name for name, one in watch.targets.items() if one.key in said and said[one.key].flagged
         }
         acted = {name for name in watch.clamped if told[name].flagged}
-        return Sight(
-            replace(verdict, findings=(*verdict.findings, *found.values())),
-            # A rule that said yes in a later pass came too late for what the passes before left behind.
-            frozenset(watch.targets[name].key for name in acted & about if told[name].since == 0),
-            spoilt=bool(acted - about),
-        )
+        # A rule that said yes in a later pass came too late for what the passes before left behind; and of several
+        # choices, of which each reads the prompt by itself, the verdict is of those that were read first.
+        held = {name for name in acted & about if told[name].since == 0} if request.params.n == 1 else set()
+        done = frozenset(watch.targets[name].key for name in held)
+        findings = (*verdict.findings, *found.values())
+        return Sight(replace(verdict, findings=findings), done, spoilt=bool(acted - about))
 
     async def _sets_of(self, policy: TenantPolicy) -> _Sets:
         """The active targets that have features or keys, loaded."""
@@ -250,12 +250,26 @@ class FeatureGuard:
     async def _told(
         self, ticket: str, request: GuardedRequest, deadline: float, first: asyncio.Future[Any]
     ) -> dict[str, Told] | None:
+        """The verdict, fetched within ``deadline`` seconds, but for the engine's own steps.
+
+        The engine answers between two steps only, and a step of many prompt tokens may take longer than any deadline:
+        so none counts before the first output, and after it one more step may last as long as that took.
+        """
+        began = time.perf_counter()
         # The first output of a request that does not stream is its last: it must not be waited for.
         wait = _POLL if request.params.output_kind is RequestOutputKind.FINAL_ONLY else None
         while True:
             await asyncio.wait({first}, timeout=wait)
             ended = first.done()
-            told = await asyncio.wait_for(self._ask(ticket), deadline)
+            ask = asyncio.ensure_future(self._ask(ticket))
+            try:
+                await asyncio.wait({first, ask}, return_when=asyncio.FIRST_COMPLETED)
+                if not first.done() or ask.done():
+                    told = await ask
+                else:
+                    told = await asyncio.wait_for(ask, deadline + time.perf_counter() - began)
+            finally:
+                ask.cancel()
             if told is not None or ended:
                 return told
             wait = min(2 * (wait or _POLL), _SLOWEST_POLL)

@@ -79,18 +79,20 @@ def _policy(action: str = "refuse", mode: Mode = Mode.ENFORCE, **guard: Any) -> 
     return resolve(TENANT, targets, toggles, {GuardName.FEATURES: GuardToggle(**guard)})
 
 
-def _request(kind: RequestOutputKind = RequestOutputKind.DELTA) -> Any:
-    return SimpleNamespace(params=SimpleNamespace(output_kind=kind))
+def _request(kind: RequestOutputKind = RequestOutputKind.DELTA, n: int = 1) -> Any:
+    return SimpleNamespace(params=SimpleNamespace(output_kind=kind, n=n))
 
 
-async def _judge(probe: _Probe, *, clamped: bool = False, final: bool = False, toggle: GuardToggle = TOGGLE) -> Sight:
+async def _judge(
+    probe: _Probe, *, clamped: bool = False, final: bool = False, toggle: GuardToggle = TOGGLE, n: int = 1
+) -> Sight:
     guard = FeatureGuard(_Artifacts(), probe)  # type: ignore[arg-type]
     watch = Watch("ticket", {"set-a": TARGETS[0]}, frozenset({"set-a"} if clamped else ()))
     first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     if not final:
         first.set_result(None)
     kind = RequestOutputKind.FINAL_ONLY if final else RequestOutputKind.DELTA
-    return await guard.judge(watch, Verdict(), _request(kind), toggle, first)
+    return await guard.judge(watch, Verdict(), _request(kind, n), toggle, first)
 
 
 async def test_only_targets_with_features_are_watched_and_looked_up_once() -> None:
@@ -135,6 +137,11 @@ async def test_only_a_clamp_from_the_first_token_on_needs_no_second_serving(
     another = Finding("b", 1, GuardName.LEXICON, 1.0, 0.5, "", "")
     both = Verdict((*sight.verdict.findings, another))
     assert not sight.carries_out(decide(both, _policy("clamp"), strictness))
+
+
+async def test_of_several_choices_the_first_does_not_speak_for_the_others() -> None:
+    sight = await _judge(_Probe({"set-a": YES}), clamped=True, n=2)
+    assert not sight.carries_out(decide(sight.verdict, _policy("clamp"), {"clamp": 25, "refuse": 100}))
 
 
 JOINT = Joint(Scale(-6.0, 4.0), Scale(-1.0, 0.5), 1.6, 5.0)
@@ -210,6 +217,39 @@ async def test_a_verdict_that_is_late_is_none() -> None:
             return []
 
     sight = await _judge(_Slow(None), toggle=GuardToggle(deadline_ms=10))
+    assert sight.verdict.unavailable == (GuardName.FEATURES,)
+
+
+@pytest.mark.parametrize("final", [True, False])
+async def test_a_long_step_of_the_engine_is_not_the_guards_delay(final: bool) -> None:
+    class _Busy(_Probe):
+        """Answers only between two steps."""
+
+        async def verdicts(self, tickets: list[str]) -> list[Any]:
+            await asyncio.sleep(0.2)
+            return await super().verdicts(tickets)
+
+    guard = FeatureGuard(_Artifacts(), _Busy({"set-a": YES}))  # type: ignore[arg-type]
+    watch = Watch("ticket", {"set-a": TARGETS[0]}, frozenset())
+    first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.3, first.set_result, None)
+    request = _request(RequestOutputKind.FINAL_ONLY if final else RequestOutputKind.DELTA)
+    sight = await guard.judge(watch, Verdict(), request, GuardToggle(deadline_ms=20), first)
+    assert sight.verdict.findings and not sight.verdict.unavailable
+
+
+async def test_a_verdict_that_never_comes_is_waited_for_until_the_deadline_after_the_answer() -> None:
+    class _Hung(_Probe):
+        async def verdicts(self, tickets: list[str]) -> list[Any]:
+            await asyncio.sleep(60)
+            return []
+
+    guard = FeatureGuard(_Artifacts(), _Hung(None))  # type: ignore[arg-type]
+    watch = Watch("ticket", {"set-a": TARGETS[0]}, frozenset())
+    first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.1, first.set_result, None)
+    judging = guard.judge(watch, Verdict(), _request(RequestOutputKind.FINAL_ONLY), GuardToggle(deadline_ms=20), first)
+    sight = await asyncio.wait_for(judging, 10)
     assert sight.verdict.unavailable == (GuardName.FEATURES,)
 
 

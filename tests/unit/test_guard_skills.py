@@ -82,7 +82,7 @@ async def _judged(artifacts: _Artifacts, told: Any, policy: Any) -> Any:
     assert watch is not None
     first = asyncio.get_running_loop().create_future()
     first.set_result(None)
-    request: Any = SimpleNamespace(params=SimpleNamespace(output_kind=RequestOutputKind.DELTA))
+    request: Any = SimpleNamespace(params=SimpleNamespace(output_kind=RequestOutputKind.DELTA, n=1))
     sight = await guard.judge(watch, Verdict(), request, policy.guards[GuardName.FEATURES], first)
     return watch, sight, decide(sight.verdict, policy)
 
