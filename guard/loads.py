@@ -58,5 +58,7 @@ class Loads:
 
     async def _sweep(self) -> None:
         oldest = time.monotonic() - _UNUSED
-        for name in [name for name, (_, used) in self._used.items() if used < oldest]:
-            await self.drop(name)
+        for name in list(self._used):
+            # Asked anew for each: while another was being dropped, somebody may have begun to use this one.
+            if self._used.get(name, ("", oldest))[1] < oldest:
+                await self.drop(name)

@@ -61,3 +61,20 @@ async def test_something_is_dropped_once(clock: list[float]) -> None:
     await held.drop(name)
     await held.drop(name)
     assert not workers.held and not held.holds(name)
+
+
+async def test_what_is_used_while_others_are_unloaded_stays(clock: list[float]) -> None:
+    class _Busy(_Workers):
+        """Somebody begins to use something while another thing is being unloaded."""
+
+        async def call(self, method: str, args: tuple[Any, ...]) -> None:
+            await super().call(method, args)
+            if method.startswith("lethe_drop_"):
+                assert held.holds(used)
+
+    workers = _Busy()
+    held = Loads(workers.call)
+    unused, used = await held.load("edit", b"unused", 1), await held.load("edit", b"used", 2)
+    clock[0] = 1.5 * loads._UNUSED
+    new = await held.load("edit", b"new", 3)
+    assert workers.held.keys() == {used, new} and held.holds(used) and not held.holds(unused)
