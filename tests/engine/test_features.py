@@ -290,12 +290,16 @@ async def test_a_request_for_unknown_features_is_not_answered_and_leaves_nothing
     engine, oracle, probe, prompts, clamp
 ):
     features = Features(watch=("no-such-set",), clamp=clamp, ticket="unknown")
-    prompts = [[*(reversed(ids * 4 * len(clamp))), *ids * 4] for ids in prompts[:2]]  # whole blocks of new tokens
+    # Whole blocks of the prefix cache, which no other test has computed.
+    prompts = [[len(clamp) + 5, number + 5, *(ids * 20)[:300]] for number, ids in enumerate(prompts[:2])]
     left = [_tokens(await _ask(engine, ids, features)) for ids in prompts]
     assert left[0] == left[1] != _greedy(oracle, prompts[0])
     assert await probe.verdicts(["unknown"]) == [None]
     for ids in prompts:
-        assert _tokens(await _ask(engine, ids)) == _greedy(oracle, ids)
+        after = [await _ask(engine, ids, logprobs=0, skip_reading_prefix_cache=skip) for skip in (False, True)]
+        cached, anew = [one[-1].outputs[0].logprobs[0][_tokens(one)[0]].logprob for one in after]
+        assert cached == pytest.approx(anew, abs=1e-4)
+        assert _tokens(after[0]) == _greedy(oracle, ids)
 
 
 async def test_a_request_that_is_not_answered_ends_whatever_its_client_wants(engine, prompts):
