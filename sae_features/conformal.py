@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+#: What a product of a count and a rate may lack of a whole number by rounding: (1 / 49) * 49 is less than 1.
+_ROUNDING = 1e-9
+
 
 def quantile(scores: Sequence[float], rate: float) -> float:
     """The ``ceil((n + 1)(1 - rate))``-th smallest of ``n`` benign scores.
@@ -19,14 +22,18 @@ def quantile(scores: Sequence[float], rate: float) -> float:
     Raises:
         ValueError: there are too few scores for the rate.
     """
-    above = math.floor((len(scores) + 1) * rate)
+    above = _above(len(scores), rate)
     if above < 1:
-        raise ValueError(
-            f"a false-alarm rate of {rate} needs {math.ceil(1 / rate) - 1} scores, there are {len(scores)}"
-        )
+        needed = math.ceil(1 / rate - _ROUNDING) - 1
+        raise ValueError(f"a false-alarm rate of {rate} needs {needed} scores, there are {len(scores)}")
     return sorted(scores)[-above]
 
 
 def enough(count: int, rate: float) -> bool:
     """Whether so many scores give a threshold for the rate."""
-    return (count + 1) * rate >= 1
+    return _above(count, rate) >= 1
+
+
+def _above(count: int, rate: float) -> int:
+    """How many of so many scores, and a further one, may lie at or above the threshold."""
+    return math.floor((count + 1) * rate + _ROUNDING)
