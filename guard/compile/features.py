@@ -19,8 +19,8 @@ from guard.artifacts import Artifact
 from guard.compile import questions
 from guard.compile.grounds import Grounds, render
 from guard.compile.jobs import Progress
+from guard.compile.mentions import mentions
 from guard.interventions.base import TextScores
-from guard.interventions.corruption import names_of
 from guard.probe import Probe
 from guard.prompt import PromptReader
 from guard.types import ForgetTarget
@@ -91,8 +91,8 @@ class FeaturesFit:
         if not self._benign:
             progress("reading ordinary prompts, once", 0.1)
             await self._prepare(grounds)
-        names = [name.casefold() for name in names_of(target)]
-        benign = [one for one in self._benign if not any(name in one.text.casefold() for name in names)]
+        named = mentions(target.spec)
+        benign = [one for one in self._benign if not named(one.text)]
         fitted, held_back = benign[::2], benign[1::2]
         progress("reading the target's questions", 0.4)
         asked = questions.on_target(target.spec)
@@ -133,7 +133,8 @@ class FeaturesFit:
             *questions.ordinary(ORDINARY),
             *questions.sampled_on(questions.invented_names(_INVENTED), _TEMPLATES),
         ]
-        known = [(self._probe.tokenizer.decode(list(ids)), list(ids)) for ids in grounds.retain]
+        # What the chat template says is in all of them, and says nothing of whom they are about.
+        known = [("\n".join(self._reader.read(ids).texts), list(ids)) for ids in grounds.retain]
         prompts = [*known, *((text, render(self._probe.tokenizer, text)) for text in asked)]
         benign = await self._read(prompts)
         random.Random(0).shuffle(benign)

@@ -1,0 +1,31 @@
+"""Which ordinary prompts speak of a target after all, so that nothing is calibrated on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from classifiers.phrase_index import PhraseIndex
+from classifiers.words import information, is_function_word, split_words
+from guard.types import TargetSpec
+
+#: A part of a name tells something from here on, in nats, as where the text detector begins to count it as rare
+#: (:mod:`classifiers.naming`): "king" hardly does, "Stephen" and "Blontellowin" do.
+_TELLING = 8.0
+
+
+def mentions(spec: TargetSpec) -> Callable[[str], bool]:
+    """A test of whether a text names a target: by its name, by an alias, or by a part of one that tells something.
+
+    All are compared at word boundaries, whatever the case. Parts of one or two letters and words of grammar tell
+    nothing: "the" of "The Lord of the Rings" is in every other prompt. So is a name that is such a word alone ("It").
+    """
+    names = [spec.name, *spec.aliases]
+    index = PhraseIndex()
+    parts = (part for name in names for part in name.split() if _tells(part))
+    index.add("", [*(name for name in names if not is_function_word(name.strip())), *parts])
+    return lambda text: index.find(text, ("",)) is not None
+
+
+def _tells(part: str) -> bool:
+    words = (word.text for word in split_words(part))  # "Half-Blood", "Potter," and "(the"
+    return any(len(word) > 2 and not is_function_word(word) and information(word) > _TELLING for word in words)
