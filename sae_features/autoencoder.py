@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,7 +51,8 @@ class SparseAutoencoder:
         ids: int64 (features,), which of the features of ``source`` these are.
         layer: it reads the residual stream *after* this decoder layer, counted from 0.
         k: how many features a token keeps, where that is decided among all of them (TopK); else None.
-        source: where it came from; features of different sources have nothing to do with each other.
+        source: where it came from, and a digest of the tensors that were there (:func:`identified`); features of
+            different sources have nothing to do with each other.
     """
 
     encoder: torch.Tensor
@@ -93,6 +95,20 @@ class SparseAutoencoder:
             bias=self.bias[ids],
             ids=self.ids[ids],
         )
+
+
+def identified(autoencoder: SparseAutoencoder) -> SparseAutoencoder:
+    """The autoencoder with a digest of its tensors after the name of its source.
+
+    A path alone does not say which autoencoder was there: it may be trained anew, or loaded with another scaling.
+
+    Args:
+        autoencoder: whole, with tensors on the CPU, and a source without a digest.
+    """
+    digest = hashlib.sha256(str(autoencoder.k).encode())
+    for name in ("encoder", "decoder", "gate", "gain", "bias", "shift", "b_dec"):
+        digest.update(getattr(autoencoder, name).contiguous().numpy().data)
+    return replace(autoencoder, source=f"{autoencoder.source}#{digest.hexdigest()[:12]}")
 
 
 def check(autoencoder: SparseAutoencoder, model: ModelShape) -> None:

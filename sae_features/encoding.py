@@ -47,6 +47,8 @@ def thresholded(autoencoder: SparseAutoencoder, residual: torch.Tensor) -> Spars
     (Bussmann et al., 2024; arXiv 2412.06410), where a batch of tokens shares its ``k * tokens`` places. A single token
     may have more or fewer than ``k``; a feature that stays has exactly its TopK activation.
 
+    The threshold becomes part of the ``source``.
+
     Args:
         autoencoder: one with ``k``; others are returned as they are.
         residual: (tokens, hidden) of ordinary text, without the first token of a sequence, whose norm is far from
@@ -56,7 +58,9 @@ def thresholded(autoencoder: SparseAutoencoder, residual: torch.Tensor) -> Spars
         return autoencoder
     pre = _pre_activations(autoencoder, residual.to(autoencoder.encoder.dtype) - autoencoder.shift).flatten()
     threshold = pre.kthvalue(pre.numel() - autoencoder.k * len(residual)).values
-    return replace(autoencoder, gate=threshold - autoencoder.bias, k=None)
+    # Fitted on other text it is another threshold, and the features are gated otherwise.
+    source = f"{autoencoder.source}@{float(threshold):.9g}"
+    return replace(autoencoder, gate=threshold - autoencoder.bias, k=None, source=source)
 
 
 def _pre_activations(autoencoder: SparseAutoencoder, centred: torch.Tensor) -> torch.Tensor:

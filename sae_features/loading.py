@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from sae_features.autoencoder import AutoencoderError, SparseAutoencoder
+from sae_features.autoencoder import AutoencoderError, SparseAutoencoder, identified
 
 #: Residual hooks as TransformerLens ("blocks.3.hook_resid_post") and Transformers ("model.layers.3.output") call them.
 _RESIDUAL = re.compile(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.(hook_resid_pre|hook_resid_post|output))?$")
@@ -34,9 +34,22 @@ def load(
             scaled activations and does not come with the factor.
 
     Raises:
-        AutoencoderError: it reads something else than the residual stream, or is of a kind that is not supported.
+        AutoencoderError: it reads something else than the residual stream, is of a kind that is not supported, is
+            damaged, or is not there to be fetched; the message is one line.
         FileNotFoundError: there is nothing at the path that can be loaded.
     """
+    try:
+        return identified(_load(source, sae_id, layer, norm_scaling))
+    except AutoencoderError:
+        raise
+    except Exception as error:  # what files, sae-lens and the model hub may raise is no closed list
+        if type(error) is FileNotFoundError:  # the hub's error that nothing was fetched derives from it
+            raise
+        said = " ".join(str(error).split())
+        raise AutoencoderError(f"{source} cannot be loaded: {type(error).__name__}: {said}") from error
+
+
+def _load(source: str | Path, sae_id: str | None, layer: int | None, norm_scaling: float | None) -> SparseAutoencoder:
     path = Path(source)
     if not path.exists():
         if path.is_absolute() or str(source).startswith("."):

@@ -52,7 +52,7 @@ def serve(ctx: typer.Context) -> None:
     except (AutoencoderError, FileNotFoundError) as error:
         if settings.sae is None:
             raise
-        _fail(str(error))
+        _fail(" ".join(str(error).split()))
 
 
 def _parse(argv: list[str]) -> tuple[Namespace, dict[str, Any]]:

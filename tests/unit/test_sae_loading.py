@@ -12,7 +12,7 @@ from autoencoders import FEATURES, HIDDEN, KINDS, of_sae_lens, residual
 from safetensors.torch import save_file
 
 from sae_features.autoencoder import AutoencoderError, ModelShape, check
-from sae_features.encoding import decode, encode
+from sae_features.encoding import decode, encode, thresholded
 from sae_features.loading import layer_of, load
 
 
@@ -64,6 +64,47 @@ def test_sae_lens_folders_load(tmp_path: Path, kind: str, subtract: bool) -> Non
     torch.testing.assert_close(encode(ours, x), theirs.encode(x))
     torch.testing.assert_close(decode(ours, encode(ours, x)), theirs(x))
     assert ours.layer == 3
+
+
+def _damaged(folder: Path, what: str) -> Path:
+    """An autoencoder of which a file is cut off or overwritten."""
+    if what == "gemma-scope":
+        _gemma_scope(folder / "layer_7", "safetensors")
+        file = folder / "layer_7/params.safetensors"
+    else:
+        of_sae_lens("jumprelu").save_model(folder)
+        file = folder / what
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return file if what == "gemma-scope" else folder
+
+
+@pytest.mark.parametrize("what", ["gemma-scope", "sae_weights.safetensors", "cfg.json"])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, what: str) -> None:
+    with pytest.raises(AutoencoderError) as error:
+        load(_damaged(tmp_path, what))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("release", ["gemma-scope-2b-pt-res-canonical", "no-such-release", "nobody/nothing"])
+def test_what_no_release_has_is_refused_in_one_line(release: str) -> None:
+    with pytest.raises(AutoencoderError) as error:
+        load(release, "layer_999")
+    assert release in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_not_the_same_autoencoder_is_of_another_source(tmp_path: Path) -> None:
+    """Trained anew into the same folder, scaled otherwise, or thresholded on other text."""
+    config: dict[str, Any] = {"k": 5, "normalize_activations": "expected_average_only_in"}
+    of_sae_lens("topk", **config).save_model(tmp_path)
+    first, again, scaled = (load(tmp_path, norm_scaling=factor) for factor in (1.0, 1.0, 2.0))
+    of_sae_lens("topk", seed=1, **config).save_model(tmp_path)
+    retrained = load(tmp_path, norm_scaling=1.0)
+    assert again.source == first.source
+    fixed = [thresholded(first, residual(100, seed=seed)) for seed in (1, 1, 2)]
+    assert fixed[0].source == fixed[1].source
+    different = [first, scaled, retrained, fixed[0], fixed[2]]
+    assert len({one.source for one in different}) == len(different)
+    assert all(one.source.startswith(str(tmp_path)) for one in different)
 
 
 def test_scaled_activations_need_their_factor(tmp_path: Path) -> None:

@@ -52,3 +52,19 @@ def test_features_of_different_autoencoders_do_not_mix() -> None:
     whole = plain()
     with pytest.raises(AutoencoderError):
         union([target(whole.only(FIRST)), target(replace(whole, source="another").only(SECOND))])
+
+
+def test_what_is_not_the_same_is_not_shared_whatever_its_source_is_called() -> None:
+    """Two trainings into one folder, as artifacts of former versions name them: each target is read with its own."""
+    whole, retrained, x = plain(), plain(seed=5), residual(30)
+    gated = replace(whole, gate=whole.gate + 0.5)  # a threshold that was fitted anew
+    several = [whole.only(FIRST), retrained.only(SECOND), gated.only(SECOND), whole.only(SECOND)]
+    weights = [torch.linspace(1, 2, one.features) for one in several]
+    table = union([target(one, own) for one, own in zip(several, weights, strict=True)])
+    assert sorted(table.features.ids.tolist()) == [2, 7, 7, 7, 40, 90, 90, 90]
+    assert table.weights is not None
+    said = encode(table.features, x) @ table.weights.T
+    for number, (one, own) in enumerate(zip(several, weights, strict=True)):
+        torch.testing.assert_close(said[:, number], encode(one, x) @ own, atol=1e-3, rtol=1e-3)
+        clamped = table.features.decoder[table.member[number]]
+        assert sorted(clamped.tolist()) == sorted(one.decoder.tolist())
