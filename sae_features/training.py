@@ -10,6 +10,7 @@ standard error, and its checkpoints count one step too few. It offers ``step``, 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -92,8 +93,9 @@ def train(
         progress: called after the first step and then at every checkpoint.
 
     Raises:
-        ValueError: there are no activations.
+        ValueError: there are no activations, or the settings do not do (:func:`check`).
     """
+    check(settings, folder)
     from sae_lens.training.mixing_buffer import mixing_buffer
 
     with torch.random.fork_rng(devices=[]):
@@ -103,12 +105,54 @@ def train(
         first = list(islice(batches, _NORM_BATCHES))
         if not first:
             raise ValueError(f"there are fewer activations than one batch of {size} tokens")
-        trainer = _trainer(first, settings, max(folder.glob(f"{_CHECKPOINT}*"), default=None))
+        trainer = _trainer(first, settings, _checkpoint(folder))
         _run(trainer, chain(first, batches), settings, folder, progress)
     trainer.sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
     trainer.sae.save_inference_model(folder)
     _drop(folder.glob(f"{_CHECKPOINT}*"))
     return load(folder)
+
+
+def check(settings: TrainingSettings, folder: Path) -> None:
+    """Whether a training can begin, or go on from the checkpoint in ``folder``.
+
+    Raises:
+        ValueError: no token can have so many active features, or the checkpoint is of other settings or damaged.
+    """
+    if settings.k > settings.width:
+        raise ValueError(f"{settings.k} features cannot be active on a token: there are {settings.width} in all")
+    checkpoint = _checkpoint(folder)
+    if checkpoint is None:
+        return
+    begun = _config(checkpoint)
+    found = begun["d_sae"], begun["k"], begun["metadata"]["hook_name"]
+    if found != (settings.width, settings.k, _hook_name(settings)):
+        raise ValueError(
+            f"{checkpoint} is of a training with width {found[0]} and k {found[1]} at {found[2]}: go on with these, or "
+            "give another folder"
+        )
+
+
+def _checkpoint(folder: Path) -> Path | None:
+    return max(folder.glob(f"{_CHECKPOINT}*"), default=None)
+
+
+def _config(checkpoint: Path) -> dict[str, Any]:
+    """What the autoencoder of a checkpoint is.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        config: dict[str, Any] = json.loads((checkpoint / "cfg.json").read_text(encoding="utf-8"))
+        _ = config["d_in"], config["d_sae"], config["k"], config["metadata"]["hook_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint} is damaged; delete it to begin anew ({type(error).__name__})") from error
+    return config
+
+
+def _hook_name(settings: TrainingSettings) -> str:
+    return f"blocks.{settings.layer}.hook_resid_post"
 
 
 def _run(
@@ -157,7 +201,7 @@ def _trainer(first: list[torch.Tensor], settings: TrainingSettings, checkpoint: 
             normalize_activations="expected_average_only_in",
             # The default needs hundreds of steps until the threshold, a moving average that starts at 0, has settled.
             topk_threshold_lr=0.05,
-            metadata=SAEMetadata(hook_name=f"blocks.{settings.layer}.hook_resid_post"),
+            metadata=SAEMetadata(hook_name=_hook_name(settings)),
         )
     )
     trainer = SAETrainer(
@@ -175,6 +219,8 @@ def _trainer(first: list[torch.Tensor], settings: TrainingSettings, checkpoint: 
         data_provider=iter(()),  # batches are given to ``step``
     )
     if checkpoint is not None:
+        if (width := _config(checkpoint)["d_in"]) != hidden:
+            raise ValueError(f"{checkpoint} is of a model of width {width}, this one is {hidden} wide")
         sae.load_weights_from_checkpoint(checkpoint)
         trainer.load_trainer_state(checkpoint)
     else:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from server.cli.client import DEFAULT_URL, AdminKey, AsJson, CommandError, Url, connect
+from server.cli.client import DEFAULT_URL, AdminKey, AsJson, CommandError, Url, connect, fail
 
 if TYPE_CHECKING:
     from sae_features.quality import Quality
@@ -31,10 +32,15 @@ def train(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="The model, as lethe serve takes it. Flags of vllm serve may follow.")],
     layer: Annotated[int, typer.Option(help="Read the residual stream after this layer, counted from 0.", min=0)],
-    output: Annotated[Path, typer.Option(help="Folder for the result; an interrupted training goes on from it.")],
-    text: Annotated[Files, typer.Option(help="File of texts, one a line. Repeatable.", exists=True)] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for the result; an interrupted training goes on from it.", file_okay=False)
+    ],
+    text: Annotated[
+        Files, typer.Option(help="File of texts, one a line. Repeatable.", exists=True, dir_okay=False)
+    ] = None,
     prompts: Annotated[
-        Files, typer.Option(help="File of user messages, one a line; answered by the model.", exists=True)
+        Files,
+        typer.Option(help="File of user messages, one a line; answered by the model.", exists=True, dir_okay=False),
     ] = None,
     width: Annotated[int, typer.Option(help="Features.", min=1)] = 4096,
     k: Annotated[int, typer.Option("--k", help="Active features of a token, on average.", min=1)] = 32,
@@ -44,7 +50,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an autoencoder on what the serving engine computes while it reads texts, and print how good it is."""
-    from sae_features.training import TrainingSettings
+    from sae_features.training import TrainingSettings, check
 
     console = Console(stderr=True)
     if not text and not prompts:
@@ -52,13 +58,17 @@ def train(
         raise typer.Exit(2)
     settings = TrainingSettings(layer=layer, width=width, k=k, tokens=tokens, learning_rate=learning_rate)
     try:
-        quality = asyncio.run(_train(model, ctx.args, settings, output, text or (), prompts or (), longest, console))
+        # Whatever can be wrong is said before the engine starts, which may take minutes.
+        check(settings, output)
+        said, asked = _lines(text or ()), _lines(prompts or ())
+        if not said and not asked:
+            raise ValueError("the files hold no texts")
+        quality = asyncio.run(_train(model, ctx.args, settings, output, said, asked, longest, console))
     except KeyboardInterrupt:
         console.print(f"lethe: interrupted; the same command goes on from {output}", highlight=False)
         raise typer.Exit(130) from None
     except ValueError as error:
-        console.print(f"lethe: {error}", style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from None
+        fail(str(error))
     measured = asdict(quality)
     if as_json:
         typer.echo(json.dumps({"path": str(output), **measured}))
@@ -69,13 +79,30 @@ def train(
     typer.echo(f"lethe serve {model} --sae {output}")
 
 
+def _lines(files: Sequence[Path]) -> list[str]:
+    """The lines of some files that hold anything.
+
+    Raises:
+        ValueError: one cannot be read, or is no text.
+    """
+    from server.autoencoders import read_lines
+
+    lines = []
+    for file in files:
+        try:
+            lines += read_lines([file])
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} cannot be read as UTF-8 text ({type(error).__name__})") from error
+    return lines
+
+
 async def _train(
     model: str,
     flags: list[str],
     settings: TrainingSettings,
     output: Path,
-    text: Any,
-    prompts: Any,
+    text: Sequence[str],
+    prompts: Sequence[str],
     longest: int,
     console: Console,
 ) -> Quality:
@@ -88,7 +115,7 @@ async def _train(
     from sae_features.quality import measure
     from sae_features.training import Progress as Told
     from sae_features.training import train as train_autoencoder
-    from server.autoencoders import Activations, conversations, pieces, read_lines
+    from server.autoencoders import Activations, conversations, pieces
 
     worker = ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", model, *worker, *flags])
@@ -101,8 +128,8 @@ async def _train(
         if settings.layer >= probe.layers:
             raise ValueError(f"the model has layers 0 to {probe.layers - 1}")
         longest = min(longest, engine.model_config.max_model_len - 1)
-        texts = [piece for line in read_lines(text) for piece in pieces(probe.tokenizer, line, longest)]
-        texts += [ids[:longest] for ids in await conversations(probe, read_lines(prompts))]
+        texts = [piece for line in text for piece in pieces(probe.tokenizer, line, longest)]
+        texts += [ids[:longest] for ids in await conversations(probe, prompts)]
         if len(texts) < 2:
             raise ValueError("there are fewer than two texts")
         kept = texts[:: max(_KEPT_BACK, len(texts) // _MOST_KEPT)]
@@ -166,4 +193,7 @@ def _plot(separation: dict[str, list[float]], target: str, file: Path) -> None:
         axes.hist(values, bins=40, range=(low, high), density=True, alpha=0.6, label=f"{name} ({len(values)} prompts)")
     axes.set(xlabel="what the tokens of a prompt say on average", ylabel="density", title=target)
     axes.legend()
-    figure.savefig(file, dpi=150)
+    try:
+        figure.savefig(file, dpi=150)
+    except (OSError, ValueError) as error:  # no such folder, or a suffix that stands for no kind of picture
+        fail(f"{file} cannot be written: {error}")

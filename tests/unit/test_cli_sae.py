@@ -6,13 +6,14 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import Result
 from typer.testing import CliRunner
 
 from sae_features.autoencoder import AutoencoderError
@@ -33,6 +34,8 @@ FITTED = {
 
 
 class _Client:
+    """In the place of the admin API, within a real connection, which turns errors into lines."""
+
     def __init__(self, fitted: list[Any]) -> None:
         self._fitted = fitted
 
@@ -47,11 +50,8 @@ class _Client:
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> Any:
     def with_reports(*fitted: Any) -> None:
-        @contextmanager
-        def connect(url: str, key: str) -> Any:
-            yield _Client([{"intervention": "eco", "settings": {}, "report": {}}, *fitted])
-
-        monkeypatch.setattr(sae, "connect", connect)
+        client = _Client([{"intervention": "eco", "settings": {}, "report": {}}, *fitted])
+        monkeypatch.setattr("server.cli.client.AdminClient", lambda _: client)
 
     return with_reports
 
@@ -69,12 +69,59 @@ def test_features_are_shown_and_plotted(answering: Any, tmp_path: Path) -> None:
 
 def test_a_target_without_features_is_an_error(answering: Any) -> None:
     answering()
-    assert CliRunner().invoke(sae.app, ["features", "Somebody"]).exit_code != 0
+    _says_in_one_line(CliRunner().invoke(sae.app, ["features", "Somebody"]))
 
 
-def test_training_needs_something_to_read(tmp_path: Path) -> None:
-    done = CliRunner().invoke(sae.app, ["train", "model", "--layer", "1", "--output", str(tmp_path)])
-    assert done.exit_code == 2
+@pytest.mark.parametrize("plot", ["nowhere/plot.png", "plot.nonsense"])
+def test_a_plot_that_cannot_be_written_is_an_error(answering: Any, tmp_path: Path, plot: str) -> None:
+    answering(FITTED)
+    _says_in_one_line(CliRunner().invoke(sae.app, ["features", "Somebody", "--plot", str(tmp_path / plot)]))
+
+
+def _says_in_one_line(result: Result) -> None:
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit), result.exception  # which is no traceback
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(args: Any) -> None:
+        raise AssertionError("the engine was started")
+
+    monkeypatch.setattr("vllm.entrypoints.launchers.api_server.entry.build_async_engine_client", started)
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        (None, []),
+        (b"one\ntwo\n", ["--k", "9", "--width", "8"]),
+        (b"one\ntwo\n", ["--width", "16", "--k", "4"]),  # the checkpoint's is 8
+        (b"\n \n", ["--width", "8", "--k", "4"]),
+        (b"\xff\xfe\n", ["--width", "8", "--k", "4"]),
+    ],
+)
+@pytest.mark.usefixtures("no_engine")
+def test_what_cannot_be_trained_is_said_before_the_engine_starts(
+    tmp_path: Path, content: bytes | None, options: list[str]
+) -> None:
+    checkpoint = tmp_path / "sae" / "checkpoint-000000020"
+    checkpoint.mkdir(parents=True)
+    begun = {"d_in": 24, "d_sae": 8, "k": 4, "metadata": {"hook_name": "blocks.1.hook_resid_post"}}
+    (checkpoint / "cfg.json").write_text(json.dumps(begun))
+    command = ["train", "model", "--layer", "1", "--output", str(tmp_path / "sae"), *options]
+    if content is not None:
+        (tmp_path / "texts.txt").write_bytes(content)
+        command += ["--text", str(tmp_path / "texts.txt")]
+    _says_in_one_line(CliRunner().invoke(sae.app, command))
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_folder_is_no_file_of_texts(tmp_path: Path) -> None:
+    command = ["train", "model", "--layer", "1", "--output", str(tmp_path / "sae"), "--text", str(tmp_path)]
+    result = CliRunner().invoke(sae.app, command)
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
 
 
 def test_texts_are_cut_and_blank_lines_left_out(tmp_path: Path, tokenizer: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from sae_features.autoencoder import SparseAutoencoder
 from sae_features.encoding import decode, encode
 from sae_features.loading import load
 from sae_features.quality import measure
-from sae_features.training import Progress, TrainingSettings, train
+from sae_features.training import Progress, TrainingSettings, check, train
 
 SETTINGS = TrainingSettings(
     layer=5, width=96, k=4, tokens=51_200, batch_tokens=256, learning_rate=5e-3, checkpoint_every=20
@@ -73,6 +75,32 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     assert told[0].explained_variance > 0.5
     assert told[-1].tokens == SETTINGS.tokens
     assert measure(trained, islice(_activations(seed=1), 6)).explained_variance > 0.85
+
+
+@pytest.mark.parametrize("other", [{"width": 48}, {"k": 8}, {"layer": 4}, {"k": 97}])
+def test_a_training_goes_on_with_its_own_settings_alone(tmp_path: Path, other: dict[str, int]) -> None:
+    checkpoint = tmp_path / "checkpoint-000000020"
+    checkpoint.mkdir()
+    begun = {"d_in": 32, "d_sae": 96, "k": 4, "metadata": {"hook_name": "blocks.5.hook_resid_post"}}
+    (checkpoint / "cfg.json").write_text(json.dumps(begun))
+    check(SETTINGS, tmp_path)
+    with pytest.raises(ValueError, match=r"\d"):
+        check(replace(SETTINGS, **other), tmp_path)
+
+
+def test_a_damaged_checkpoint_or_one_of_another_model_is_said(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[torch.Tensor]:
+        yield from islice(_activations(), 40)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        train(interrupted(), SETTINGS, tmp_path)
+    with pytest.raises(ValueError, match="31"):
+        train((batch[:, :31] for batch in _activations()), SETTINGS, tmp_path)
+    (config,) = tmp_path.glob("checkpoint-*/cfg.json")
+    config.write_text("{")
+    with pytest.raises(ValueError, match="checkpoint-"):
+        check(SETTINGS, tmp_path)
 
 
 def test_it_ends_with_the_activations(tmp_path: Path) -> None:
