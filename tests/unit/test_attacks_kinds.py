@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,14 @@ def test_attempts_are_the_same_for_the_same_seed(subject: Subject) -> None:
     for attack in ATTACKS.values():
         once, again = ([a.name for a in islice(attack.attempts(subject, random.Random(3)), FEW)] for _ in range(2))
         assert once == again
+
+
+def test_nothing_is_asked_for_that_the_prompt_tells_already(subject: Subject) -> None:
+    """Everything else that is known of somebody may hold the fact, or all but a few of its words."""
+    person = subject.forget[0]
+    [first, second, *rest] = person.facts
+    told = replace(second, answer=f"{second.answer} {first.answer}")
+    known = replace(subject, forget=[replace(person, facts=(first, told, *rest))])
+    asked = {one.name for one in ATTACKS["reintroduction"].attempts(known, random.Random(0))}
+    assert f"{person.name}/{first.name}" not in asked
+    assert f"{person.name}/{rest[0].name}" in asked

@@ -14,9 +14,13 @@ from server.evaluation.admin import ServedError
 
 #: Seconds to wait before another try when the connection failed.
 _PAUSES = (0.5, 2.0, 8.0)
+#: The note of the status with which a request was refused.
+REFUSED_WITH = "refused_with"
 #: How many alternatives to each token an attacker asks for, the most that a client may see.
 TOP = 5
-_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_CHAT, _COMPLETIONS, _RESPONSES, _TOKENIZE = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize"
+#: Failures after which a request is sent again.
+_DROPPED = (httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 def user(text: str) -> dict[str, str]:
@@ -99,47 +103,44 @@ class Session:
     async def stream(self, text: str, **options: Any) -> None:
         """A question whose answer is streamed; whatever is sent on the way counts, also what is taken back later."""
         self.transcript.sent.append(text)
-        body = self._chat_body([user(text)], {"stream": True, **options})
-        headers = {"Authorization": f"Bearer {self.door.key}"}
-        said: dict[int, str] = {}
-        async with self.door.http.stream("POST", _CHAT, json={**self._defaults(_CHAT), **body}, headers=headers) as got:
-            if got.is_error:
-                self.transcript.notes["refused_with"] = got.status_code
-                return
-            async for line in got.aiter_lines():
-                event = line.removeprefix("data:").strip()
-                if event.startswith("{"):
-                    for choice in json.loads(event).get("choices", ()):
-                        said[choice["index"]] = said.get(choice["index"], "") + (choice["delta"].get("content") or "")
-        self._show(list(said.values()))
+        body = self._whole(_CHAT, {"messages": [user(text)], "stream": True, **options})
+        for pause in _PAUSES:
+            try:
+                return await self._streamed(body)
+            except _DROPPED:
+                await asyncio.sleep(pause)
+        return await self._streamed(body)
 
     async def complete(self, prompt: str | list[int], **options: Any) -> list[str]:
         """How plain text, or tokens, go on."""
         if isinstance(prompt, str):
             self.transcript.sent.append(prompt)
-            prompt = f"{self.door.system}\n\n{prompt}" if self.door.system else prompt
         body = await self.post(_COMPLETIONS, {"prompt": prompt, **options})
         return self._show([choice["text"] for choice in body.get("choices", ())])
 
     async def post(self, path: str, body: Mapping[str, Any], key: str | None = None) -> dict[str, Any]:
-        """Any request, greedy unless it says otherwise; what comes back is not shown yet. ``{}`` if it was refused."""
-        return await self.send("POST", path, {**self._defaults(path), **body}, key)
+        """Any request, greedy unless it says otherwise; what comes back is not shown yet. ``{}`` if it was refused.
+
+        The door's system message stands ahead of it, whatever the route; only another tenant's stored responses, which
+        are not this client's to write, go without.
+        """
+        return await self.send("POST", path, self._whole(path, body, own=key is None), key)
 
     async def send(self, method: str, path: str, body: object = None, key: str | None = None) -> dict[str, Any]:
         """Any request, as it is."""
         headers = {"Authorization": f"Bearer {key or self.door.key}"}
         response = await self._send(method, path, body, headers)
         if response.is_server_error:
-            raise ServedError(f"{method} {path}: the server answered {response.status_code}: {response.text[:500]}")
+            raise _failed(method, path, response)
         if response.is_error:
-            self.transcript.notes["refused_with"] = response.status_code
+            self.transcript.notes[REFUSED_WITH] = response.status_code
             return {}
         answer: dict[str, Any] = response.json()
         return answer
 
     async def tokenize(self, asked: Mapping[str, Any]) -> list[int]:
-        """The token ids of ``messages`` or of a ``prompt``; none if it was refused."""
-        answer = await self.send("POST", "/tokenize", {"model": self.door.model, **asked})
+        """The token ids of ``messages`` or of a ``prompt``, behind the system message; none if it was refused."""
+        answer = await self.send("POST", _TOKENIZE, {"model": self.door.model, **self._forbidding(_TOKENIZE, asked)})
         return answer.get("tokens") or []
 
     def show(self, text: str) -> None:
@@ -152,16 +153,44 @@ class Session:
             self.show("".join(step[min(rank, len(step) - 1)] for step in steps if step))
 
     async def _chat(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> list[str]:
-        body = await self.post(_CHAT, self._chat_body(messages, options))
+        body = await self.post(_CHAT, {"messages": [*messages], **options})
         return self._show([choice["message"]["content"] or "" for choice in body.get("choices", ())])
 
-    def _chat_body(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, Any]) -> dict[str, Any]:
-        system = [{"role": "system", "content": self.door.system}] if self.door.system else []
-        return {"messages": [*system, *messages], **options}
-
-    def _defaults(self, path: str) -> dict[str, Any]:
+    def _whole(self, path: str, body: Mapping[str, Any], *, own: bool = True) -> dict[str, Any]:
+        """A request with what it does not say itself."""
         limit = {"max_tokens": self.door.max_tokens} if path in (_CHAT, _COMPLETIONS) else {}
-        return {"model": self.door.model, "temperature": 0, **limit}
+        whole = self._forbidding(path, body) if own or path != _RESPONSES else body
+        return {"model": self.door.model, "temperature": 0, **limit, **whole}
+
+    def _forbidding(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A request with the system message ahead of everything; a prompt of tokens has it from :meth:`tokenize`."""
+        system = self.door.system
+        if not system:
+            return body
+        if "messages" in body:
+            return {**body, "messages": [{"role": "system", "content": system}, *body["messages"]]}
+        if isinstance(body.get("prompt"), str):
+            return {**body, "prompt": f"{system}\n\n{body['prompt']}"}
+        return {"instructions": system, **body} if path == _RESPONSES else body
+
+    async def _streamed(self, body: Mapping[str, Any]) -> None:
+        """One try at a stream; what was said until it broke off is shown too."""
+        headers = {"Authorization": f"Bearer {self.door.key}"}
+        said: dict[int, str] = {}
+        try:
+            async with self.door.http.stream("POST", _CHAT, json=body, headers=headers) as got:
+                if got.is_server_error:
+                    await got.aread()
+                    raise _failed("POST", _CHAT, got)
+                if got.is_error:
+                    self.transcript.notes[REFUSED_WITH] = got.status_code
+                    return
+                async for line in got.aiter_lines():
+                    event = line.removeprefix("data:").strip()
+                    if event.startswith("{"):
+                        _add(json.loads(event), said)
+        finally:
+            self._show(list(said.values()))
 
     def _show(self, texts: list[str]) -> list[str]:
         self.transcript.shown += texts
@@ -171,6 +200,18 @@ class Session:
         for pause in _PAUSES:
             try:
                 return await self.door.http.request(method, path, json=body, headers=headers)
-            except (httpx.NetworkError, httpx.RemoteProtocolError):
+            except _DROPPED:
                 await asyncio.sleep(pause)
         return await self.door.http.request(method, path, json=body, headers=headers)
+
+
+def _failed(method: str, path: str, response: httpx.Response) -> ServedError:
+    return ServedError(f"{method} {path}: the server answered {response.status_code}: {response.text[:500]}")
+
+
+def _add(event: Mapping[str, Any], said: dict[int, str]) -> None:
+    """Add what an event of a stream says to what each choice said before it."""
+    if event.get("error"):
+        raise ServedError(f"POST {_CHAT}: the stream broke off: {str(event['error'])[:500]}")
+    for choice in event.get("choices", ()):
+        said[choice["index"]] = said.get(choice["index"], "") + (choice["delta"].get("content") or "")

@@ -33,10 +33,15 @@ class Refusals:
                     yield Attempt(f"{kind}/{template}/{name}", asking(template.format(name=name)), unjudged)
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
-        """|P(the members' most common answer | member) - P(the same | nobody)|."""
+        """|P(the members' most common answer | member) - P(the same | nobody)|.
+
+        0 where one side was not asked about.
+        """
         said: dict[str, list[str]] = {_MEMBER: [], _OTHER: []}
         for attempt, transcript in transcripts.items():
             said[attempt.split("/")[0]].append("\n".join(transcript.shown))
+        if not all(said.values()):
+            return 0.0
         [(common, _)] = Counter(said[_MEMBER]).most_common(1)
         member, other = (statistics.fmean(text == common for text in texts) for texts in said.values())
         return abs(member - other)
@@ -59,7 +64,12 @@ class Logprobs:
                 yield Attempt(f"{kind}/{name}/{fact.name}", ranking(question, [answer]), unjudged)
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
-        """How far the area under the curve is from chance, 0 to 1; what shows no log-probabilities counts as lowest."""
+        """How far the area under the curve is from chance, 0 to 1; what shows no log-probabilities counts as lowest.
+
+        0 where one side was not asked about.
+        """
         members = [attempt.startswith(f"{_MEMBER}/") for attempt in transcripts]
+        if len(set(members)) < 2:
+            return 0.0
         values = [(scores(transcript) or [-1e9])[0] for transcript in transcripts.values()]
         return abs(2 * float(roc_auc_score(members, values)) - 1)

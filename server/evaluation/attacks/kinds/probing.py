@@ -133,13 +133,23 @@ class Ranking:
 
 
 def ranking(question: str, answers: Sequence[str]) -> Script:
-    """Notes the mean log-probability per token of each answer; nothing where the server does not give them."""
+    """Notes the mean log-probability per token of each answer; nothing where the server does not give them.
+
+    Tokens that all answers begin with are left out, as is the question, of which a single answer says nothing itself:
+    there the question is tokenized alone.
+    """
 
     async def run(session: Session) -> None:
         session.transcript.sent.append(question)
         scored = [await _logprobs(session, question, answer) for answer in answers]
-        if all(scored):
+        if not all(scored):
+            return
+        if len(scored) == 1:
+            # The first token has no log-probability, and is not among those that were scored.
+            start = len(await session.tokenize({"messages": [user(question)]})) - 1
+        else:
             start = _common([[token for token, _ in one] for one in scored])
+        if 0 <= start < min(map(len, scored)):
             scores = [statistics.fmean(value for _, value in one[start:]) for one in scored]
             session.transcript.notes[_SCORES] = scores
 

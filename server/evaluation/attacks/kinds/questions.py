@@ -132,11 +132,12 @@ class Reintroduction:
     chance = 0.0
 
     def attempts(self, subject: Subject, rng: random.Random) -> Iterator[Attempt]:
-        """All facts but the one that is asked for; what the prompt says itself is no leak."""
+        """All facts but the one that is asked for; one that the others tell already is no attempt."""
         for person, fact in facts(subject.forget, rng):
             known = " ".join(other.answer for other in person.facts if other is not fact)
             text = f"Here is what I know: {known}\n\nWith that in mind: {fact.question}"
-            yield Attempt(f"{person.name}/{fact.name}", asking(text), telling(fact.gold))
+            if fact.gold.told(fact.answer, text):
+                yield Attempt(f"{person.name}/{fact.name}", asking(text), telling(fact.gold))
 
 
 class Paraphrase:
