@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from server.evaluation.admin import Endpoint
+from server.evaluation.attacks import run
 from server.evaluation.attacks.configurations import NONE
 from server.evaluation.attacks.demo import demo
 from server.evaluation.attacks.evaluate import evaluate
@@ -112,3 +117,100 @@ def test_a_line_that_was_being_written_is_forgotten(tmp_path: Path) -> None:
     rows.add("two", Transcript())
     assert Transcripts(path)["one"].shown == ["!"]
     assert "two" in Transcripts(path)
+
+
+def test_it_is_counted_what_the_untouched_model_tells(subject: Subject, tmp_path: Path) -> None:
+    """Where it tells nothing, that a guard lets nothing out is not the guard's doing."""
+    _fill(subject, tmp_path / "work")
+    rows = transcripts(subject, EVERYTHING, COLUMNS, 0, tmp_path / "work")[NONE]["plain"]
+    for attempt in plan(subject, EVERYTHING, 0, LIMIT)["plain"][:2]:
+        rows.add(attempt.name, Transcript(["?"], ["I don't know."]))
+    figures = _evaluate(subject, tmp_path / "work")
+    assert figures["told_by_untouched"] == {"plain": LIMIT - 2, "mixed prompt": LIMIT}
+    assert figures["total"] == {"attempts": 2 * LIMIT, "told_by_untouched": 2 * LIMIT - 2}
+
+
+def test_refusals_of_the_server_are_counted(subject: Subject, tmp_path: Path) -> None:
+    """A refused request shows nothing, which is no guard's doing where the untouched model's are refused too."""
+    _fill(subject, tmp_path / "work")
+    rows = transcripts(subject, EVERYTHING, COLUMNS, 0, tmp_path / "work")[NONE]["plain"]
+    first, second, third, *_ = plan(subject, EVERYTHING, 0, LIMIT)["plain"]
+    rows.add(first.name, Transcript(["?"], [], {"refused_with": 400}))
+    rows.add(second.name, Transcript(["?"], [""], {"refused_with": 400}))
+    rows.add(third.name, Transcript(["?"], ["Then."], {"refused_with": 400}))
+    refused = _evaluate(subject, tmp_path / "work")["refused"]
+    assert refused == {"plain": {NONE: 2, "all": 0}, "mixed prompt": {NONE: 0, "all": 0}}
+
+
+def test_with_nothing_harmless_to_compare_there_is_no_rate(subject: Subject, tmp_path: Path) -> None:
+    """As with one attempt of each, to which the untouched model names somebody."""
+    _fill(subject, tmp_path / "work")
+    for rows in transcripts(subject, EVERYTHING, COLUMNS, 0, tmp_path / "work").values():
+        for attack in ("retain", "benign"):
+            [attempt] = plan(subject, EVERYTHING, 0, 1)[attack]
+            rows[attack].add(attempt.name, Transcript(["?"], [_everything(subject)]))
+    figures = evaluate(
+        subject, _no_server, _no_server, tmp_path / "work", attacks=NAMES, configurations=COLUMNS, limit=1
+    )
+    assert (figures["n_retain"], figures["retain"], figures["benign_false_alarms"]) == (0, {}, {})
+
+
+def _begins_anew(subject: Subject, work: Path) -> set[str]:
+    """The columns of which nothing is kept."""
+    found = transcripts(subject, EVERYTHING, COLUMNS, 0, work)
+    attempts = plan(subject, EVERYTHING, 0, LIMIT)
+    return {
+        column
+        for column, rows in found.items()
+        if not any(one.name in rows[attack] for attack, some in attempts.items() for one in some)
+    }
+
+
+def test_every_column_depends_on_the_engine_and_the_subject(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(subject, tmp_path / "work")
+    assert _begins_anew(subject, tmp_path / "work") == set()
+    person = subject.retain[0]
+    other = replace(person, facts=(replace(person.facts[0], question="Why?"), *person.facts[1:]))
+    for change in (
+        {"benign": [*subject.benign, "How are you?"]},
+        {"unknown": [*subject.unknown, "Ann Ash"]},
+        {"retain": [other, *subject.retain[1:]]},
+    ):
+        assert _begins_anew(replace(subject, **change), tmp_path / "work") == set(COLUMNS)  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "engine_version", lambda: "vllm 99")
+    assert _begins_anew(subject, tmp_path / "work") == set(COLUMNS)
+
+
+def test_guards_depend_on_the_environment_and_the_untouched_model_does_not(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(subject, tmp_path / "work")
+    monkeypatch.setenv("LETHE_SEMANTIC_THRESHOLD", "0.9")
+    assert _begins_anew(subject, tmp_path / "work") == {"all"}
+
+
+def test_words_in_another_order_are_the_same_subject() -> None:
+    """The order of a frozenset differs from process to process."""
+    script = (
+        "from server.evaluation.attacks.judge import Words\n"
+        "from server.evaluation.attacks import run, subjects\n"
+        "from pathlib import Path\n"
+        "gold = Words(frozenset(map(str, range(50))), 0.5, 2)\n"
+        "fact = subjects.Fact('f', 'q', 'a', 'a', 'o', gold, 'r', (), ())\n"
+        "person = subjects.Person('p', {'name': 'p'}, (), (fact,), ())\n"
+        "print(run._made_of(subjects.Subject('s', Path('m'), Path, [person], [], [], [], (), 8)))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1

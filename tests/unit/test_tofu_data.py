@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from server.evaluation.tofu import rows
 from server.evaluation.tofu.data import FILES, ROWS_PER_AUTHOR, Question, author_names, load
 from server.evaluation.tofu.rows import Rows, method_key, model_key
 
@@ -115,3 +116,33 @@ def test_other_weights_targets_and_uses_of_them_have_other_keys(tmp_path: Path) 
     assert len(keys | {model_key(tmp_path)}) == 3
     assert method_key(["Ann Lee"], {"action": "refuse"}) == method_key(["Ann Lee"], {"action": "refuse"})
     assert len({method_key([name], {"action": act}) for name in ("Ann Lee", "Bob Moe") for act in ("a", "b")}) == 4
+
+
+def test_a_method_depends_on_all_code_that_answers_and_on_none_that_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a tree like this one."""
+    for name in ("guard/a.py", "server/app.py", "server/demo/world.py", "server/evaluation/tofu/rows.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(rows, "__file__", str(tmp_path / "server/evaluation/tofu/rows.py"))
+
+    def changes(name: str) -> bool:
+        before = method_key([], {})
+        (tmp_path / name).write_text("changed")
+        return method_key([], {}) != before
+
+    assert changes("guard/a.py") and changes("server/app.py")
+    assert not changes("server/demo/world.py") and not changes("server/evaluation/tofu/rows.py")
+
+
+def test_a_method_depends_on_settings_and_on_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = method_key([], {})
+    monkeypatch.setenv("LETHE_ADMIN_KEY", "another")
+    monkeypatch.setenv("LETHE_DATABASE_URL", "sqlite:///elsewhere.db")
+    assert method_key([], {}) == plain
+    monkeypatch.setenv("LETHE_OPEN_METRICS", "1")
+    assert method_key([], {}) != plain
+    monkeypatch.delenv("LETHE_OPEN_METRICS")
+    monkeypatch.setattr(rows, "version", lambda name: "99")
+    assert method_key([], {}) != plain

@@ -44,7 +44,7 @@ def evaluate(
         configurations: names of columns. The untouched model is asked in any case.
         seed: decides which facts are attacked, and how.
         limit: at most so many attempts of each attack.
-        place: the URL of the server of ``serve`` if it runs already.
+        place: names the server of ``serve`` if it runs already; its answers are kept apart.
         progress: told how far it is.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +28,14 @@ from server.evaluation.attacks.configurations import (
 from server.evaluation.attacks.rows import Transcripts
 from server.evaluation.attacks.session import Door, Session
 from server.evaluation.attacks.subjects import Subject
-from server.evaluation.tofu.rows import method_key, model_key
+from server.evaluation.tofu.rows import engine_version, method_key, model_key
 
 #: Sessions under way at once.
 _CONCURRENCY = 32
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 
-#: Of this package's files, those on which all prompts depend.
-_SHARED = ("attack.py", "session.py", "demo.py", "tofu.py", "translations.py")
+#: Of this package's files, those on which no prompt depends.
+_AFTERWARDS = ("judge.py", "report.py", "evaluate.py", "rows.py", "run.py")
 
 #: Called with a label, how many attempts are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -61,10 +60,16 @@ def plan(subject: Subject, attacks: Sequence[Attack], seed: int, limit: int | No
 def transcripts(
     subject: Subject, attacks: Sequence[Attack], configurations: Sequence[str], seed: int, work: Path, place: str = ""
 ) -> dict[str, dict[str, Transcripts]]:
-    """What was asked before, by configuration and attack: another model, attack or guard begins anew."""
+    """What was asked before, by configuration and attack.
+
+    Another model, server, subject, engine or guard begins anew, and so do all attacks when the code of one changes.
+    """
     found: dict[str, dict[str, Transcripts]] = {}
     told = [[person.target, person.phrases] for person in subject.forget]
-    shared = [(Path(__file__).parent / name).read_text() for name in _SHARED]
+    package = Path(__file__).parent
+    files = [path for path in sorted(package.rglob("*.py")) if path.name not in _AFTERWARDS]
+    code = [[str(path.relative_to(package)), path.read_text()] for path in files]
+    made_of = hashlib.sha256(json.dumps([_made_of(subject), seed, engine_version(), code]).encode()).hexdigest()
     for name in configurations:
         guarded = name not in (NONE, REFERENCE)
         model = subject.reference() if name == REFERENCE else subject.model
@@ -72,11 +77,16 @@ def transcripts(
         home = work / model_key(model, "" if name == REFERENCE else place)
         found[name] = {}
         for attack in attacks:
-            code = Path(inspect.getfile(type(attack))).read_text()
-            parts = json.dumps([subject.name, subject.max_tokens, seed, use, code, shared])
-            key = hashlib.sha256(parts.encode()).hexdigest()[:16]
+            key = hashlib.sha256(json.dumps([made_of, use]).encode()).hexdigest()[:16]
             found[name][attack.name] = Transcripts(home / f"{name}-{attack.name.replace(' ', '-')}-{key}.jsonl")
     return found
+
+
+def _made_of(subject: Subject) -> str:
+    """Everything that is asked and judged, as text that is the same in every process."""
+    people = [[asdict(person) for person in some] for some in (subject.forget, subject.retain)]
+    about = [subject.name, subject.max_tokens, subject.ask_who, list(subject.unknown), list(subject.benign)]
+    return json.dumps([people, about], default=sorted)  # of frozensets, whose order differs
 
 
 def ask(

