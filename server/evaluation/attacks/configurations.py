@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from guard.types import GuardName
 from server.evaluation.admin import PATIENT, Admin, Endpoint, admin
 from server.evaluation.attacks.subjects import Person
+from server.evaluation.tofu.methods import COMPILED
 
 #: The untouched model.
 NONE = "none"
@@ -62,8 +63,9 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
 COLUMNS = (NONE, REFERENCE, "prompt", "lexicon", "text", "leak", "constrain", "statements", "eco", "all")
 QUICK = (NONE, "all")
 
-#: Actions that are fitted to a target first; what "auto" stands for is chosen by a job that fits them.
-_FITTED: Mapping[str, tuple[str, ...]] = {"eco": ("eco",), "auto": ("eco", "lunar", "rocr", "concept")}
+#: What is fitted to a target first; the job "auto" chooses among the others, comes after them, and without it there is
+#: nothing chosen, and all are refused.
+_FITTED: Mapping[str, tuple[str, ...]] = {"eco": ("eco",), "auto": (*COMPILED, "auto")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,8 @@ def registered(endpoint: Endpoint, people: Sequence[Person], names: Sequence[str
             extra = [{"protected_phrases": person.phrases} if phrases else {} for person in people]
             bodies = [{**person.target, **more} for person, more in zip(people, extra, strict=True)]
             targets = [str(api.make("/targets", body)["id"]) for body in bodies]
-        fitted = {action for one in chosen.values() for action in _FITTED.get(one.action or "", ())}
-        if fitted:
-            api.compile(targets, sorted(fitted))
+        if fitted := dict.fromkeys(job for one in chosen.values() for job in _FITTED.get(one.action or "", ())):
+            api.compile(targets, list(fitted))
         yield {name: _tenant(api, name, one, targets) for name, one in chosen.items()}
 
 

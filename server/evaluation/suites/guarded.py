@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from server.evaluation.admin import Admin
+from server.evaluation.suites.demo.methods import AUTO
 from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
 from server.evaluation.tofu.rows import method_key
 
@@ -54,7 +55,9 @@ class Guarded:
         if not self.key:
             made = tenant(api, naming.format(GUARDED), self._method)
             ids = [str(api.make("/targets", body)["id"]) for body in self.targets]
-            if self.action in COMPILED:
+            if self.action == AUTO:  # chosen among the others, by a job that comes after them
+                api.compile(ids, [*COMPILED, AUTO])
+            elif self.action in COMPILED:
                 api.compile(ids, [self.action])
             enable(api, made["id"], self._method, ids)
             keys[GUARDED] = str(made["api_key"])
