@@ -88,7 +88,7 @@ def tofu(
 
     with measuring("tofu") as progress:
         serve, place = server_of(model, base_url, admin_key)
-        other = None if against is None else json.loads(against.read_text(encoding="utf-8"))
+        other = None if against is None else _comparable(against, data, limit)
         figures = evaluate(
             Subject(model, serve, place=place),
             Subject(reference, partial(child, reference)),
@@ -109,13 +109,28 @@ def tofu(
         Console().print(f"{method}: differs most in {worst['figure']}, by {worst['by']:.2g}", highlight=False)
 
 
+def _comparable(against: Path, data: Path, limit: int | None) -> dict[str, Any]:
+    """The figures of another run, looked at before anything is measured.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: they are not figures, or of other rows than this run's.
+    """
+    from server.evaluation.tofu.data import load
+
+    other = json.loads(against.read_text(encoding="utf-8"))
+    if not isinstance(other, dict) or not other.keys() >= {"n", "methods", "reference", "settings"}:
+        raise ValueError(f"{against} has no figures of `lethe eval tofu`")
+    if other["n"] != {part: len(rows[:limit]) for part, rows in load(data).items()}:
+        raise ValueError(f"{against} is of other rows")
+    return other
+
+
 def _against(figures: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What differs most between two runs. Raises ``ValueError`` if they did not measure the same."""
+    """What differs most between two runs of the same rows."""
     from server.evaluation.tofu.client import CONCURRENCY
     from server.evaluation.tofu.report import differences
 
-    if figures["n"] != other["n"]:
-        raise ValueError("the other run is of other rows")
     found = differences(*({**of["methods"], "reference": of["reference"]} for of in (figures, other)))
     return {
         "concurrency": other["settings"].get("concurrency", CONCURRENCY),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -223,13 +222,19 @@ def _harness_table(figures: dict[str, Any]) -> Table:
 
 
 def _guarded(targets: Path | None, tenant_key: str, action: str, base_url: str | None) -> Guarded:
-    """Whose guards are measured. Raises ``ValueError`` where that is not said, ``OSError`` for a file not there."""
+    """Whose guards are measured.
+
+    Raises:
+        ValueError: that is not said, or the targets are not a JSON list of objects.
+        OSError: their file cannot be read.
+    """
+    from server.evaluation.reading import json_list
     from server.evaluation.suites.guarded import Guarded
 
     if (targets is None) is (not tenant_key) or (tenant_key and base_url is None):
         raise ValueError("say whose guards: --targets, or --tenant-key together with --base-url")
-    bodies = tuple(json.loads(targets.read_text(encoding="utf-8"))) if targets is not None else ()
-    return Guarded(tenant_key, bodies, action)
+    bodies = json_list(targets) if targets is not None else []
+    return Guarded(tenant_key, tuple(bodies), action)
 
 
 def _demo_table(methods: dict[str, Any]) -> Table:

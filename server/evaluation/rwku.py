@@ -9,7 +9,6 @@ blocked when its prompt is flagged for anybody, or its gold answer is stopped.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from classifiers.detector import Compiled, Scan, TextDetector, View
 from classifiers.phrase_index import PhraseIndex
 from classifiers.profile import Profile
+from server.evaluation.reading import json_lines, texts
 
 #: Prompts scanned at once.
 _CONCURRENCY = 32
@@ -81,6 +81,7 @@ def load_people(data: Path) -> dict[str, Profile]:
 
     Raises:
         FileNotFoundError: a file is missing; the message says which.
+        ValueError: a file is not of JSON objects, one a line.
     """
     passages: defaultdict[str, list[str]] = defaultdict(list)
     for row in _read(data / "passage.jsonl"):
@@ -100,6 +101,7 @@ def load_rows(data: Path, people: Iterable[str], limit: int | None = None) -> li
 
     Raises:
         FileNotFoundError: a file is missing; the message says which.
+        ValueError: a file is not of JSON objects, one a line.
     """
     people = list(people)
     rows = []
@@ -115,11 +117,11 @@ def load_rows(data: Path, people: Iterable[str], limit: int | None = None) -> li
         names.add(person, [person])
     for name in BENIGN_SETS:
         for raw in _read(data.parent / "benign" / f"{name}.jsonl")[:limit]:
-            answers = raw.get("answers") or raw.get("answer") or ()
+            answers = raw.get("answers") or raw.get("answer") or []
             row = Row(
                 f"benign/{name}",
                 raw.get("question") or raw["instruction"],
-                (answers,) if isinstance(answers, str) else tuple(map(str, answers)),
+                (answers,) if isinstance(answers, str) else texts(answers, f"{name}.jsonl: the answers"),
             )
             if not any(names.find(text, people) for text in (row.prompt, *row.answers)):
                 rows.append(row)
@@ -149,6 +151,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: a file is missing; the message says which.
+        ValueError: a file is not of JSON objects, one a line.
     """
     people = load_people(data)
     rows = load_rows(data, people, limit)
@@ -221,5 +224,4 @@ def _read(path: Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(
             f"{path} is missing; the folder must be laid out as described in server/evaluation/rwku.py"
         )
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    return json_lines(path)

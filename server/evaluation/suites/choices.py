@@ -8,7 +8,6 @@ prompt that is refused all letters are equally likely; such a question counts as
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from server.evaluation.admin import Endpoint, admin
+from server.evaluation.reading import json_lines, json_list, texts
 from server.evaluation.suites.asking import Asker, connect
 from server.evaluation.suites.guarded import GUARDED, Guarded
 from server.evaluation.tofu.methods import NONE
@@ -60,11 +60,13 @@ def load(path: Path) -> tuple[Question, ...]:
         ValueError: it is not JSON, or a row is not a question with an answer among 2 to 26 choices.
         KeyError: a row lacks a field.
     """
-    text = path.read_text(encoding="utf-8")
-    rows = (
-        json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line]
+    with path.open("rb") as file:
+        listed = file.read().lstrip().startswith(b"[")
+    rows = json_list(path) if listed else json_lines(path)
+    questions = tuple(
+        Question(str(row["question"]), texts(row["choices"], f"{path}, question {number}: the choices"), row["answer"])
+        for number, row in enumerate(rows, 1)
     )
-    questions = tuple(Question(row["question"], tuple(map(str, row["choices"])), row["answer"]) for row in rows)
     for number, one in enumerate(questions, 1):
         if not 2 <= len(one.choices) <= len(ascii_uppercase) or one.answer not in range(len(one.choices)):
             raise ValueError(

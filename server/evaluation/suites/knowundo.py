@@ -11,7 +11,6 @@ people are on at once for one tenant. ``forget`` is the share of questions on wh
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from guard.types import Example, TargetSpec
+from server.evaluation.reading import json_list
 from server.evaluation.suites.judging import Case, Progress, judge, rates
 
 FILES: Mapping[str, str] = {"forget": "unlearn_train.json", "over_forget": "retention_train.json"}
@@ -45,12 +45,11 @@ def load(folder: Path) -> tuple[tuple[Person, ...], int]:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: it is not JSON.
+        ValueError: it is not a JSON list of objects.
         KeyError: a row lacks a field.
     """
     rows: dict[str, list[Row]] = {
-        group: [(row["text"], row["labels"]) for row in json.loads((folder / name).read_text(encoding="utf-8"))]
-        for group, name in FILES.items()
+        group: [(row["text"], row["labels"]) for row in json_list(folder / name)] for group, name in FILES.items()
     }
     said = Counter(name for some in rows.values() for question, _ in some for name in set(_NAME.findall(question)))
     names = [name for name, count in said.items() if count >= _LEAST]

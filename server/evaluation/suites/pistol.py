@@ -11,7 +11,6 @@ about contracts that share a party with it (``linked``), or none (``independent`
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from guard.types import Example, TargetSpec
+from server.evaluation.reading import json_list
 from server.evaluation.suites.judging import Case, Judged, Progress, judge, rates
 from server.evaluation.tofu.metrics import deviation_score
 
@@ -44,11 +44,11 @@ def load(folder: Path) -> tuple[Contract, ...]:
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it is not JSON, or a contract's parties are not said.
+        ValueError: it is not a JSON list of objects, or a contract's parties are not said.
         KeyError: a row lacks a field.
     """
     edges: dict[str, list[tuple[str, str]]] = {}
-    for row in json.loads((folder / FILE).read_text(encoding="utf-8")):
+    for row in json_list(folder / FILE):
         edges.setdefault(row["edge"], []).append((row["question"], row["answer"]))
     return tuple(Contract(_parties(edge, rows), tuple(rows)) for edge, rows in edges.items())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+from server.evaluation.reading import json_lines, texts
 
 #: What is asked, by part: the files that TOFU's own evaluation reads (``config/eval_everything.yaml``).
 FILES: Mapping[str, str] = {
@@ -69,7 +70,7 @@ def _question(row: Mapping[str, Any]) -> Question:
         question=row["question"],
         answer=row["answer"],
         paraphrase=row.get("paraphrased_answer", row["answer"]),
-        perturbed=tuple(row["perturbed_answer"]),
+        perturbed=texts(row["perturbed_answer"], f"the wrong answers to {row['question']!r}"),
     )
 
 
@@ -78,10 +79,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not JSON, a row a line.
+        ValueError: it is not JSON, an object a line.
     """
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+    return json_lines(path)
 
 
 def author_names(rows: Sequence[Question]) -> tuple[str, ...]:
