@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
@@ -20,11 +19,11 @@ from server.cli.measuring import (
     JsonFile,
     Work,
     chosen,
-    command_line,
     endpoint,
     finish,
     listed,
     measuring,
+    place_of,
     rate,
 )
 from server.evaluation.admin import Endpoint
@@ -77,7 +76,8 @@ def attacks(
 
     Those who are to be forgotten are registered as an operator would who honours a takedown: in the demo world with a
     description and a document, TOFU's authors with their own questions and answers. Each configuration is a tenant of
-    one server. A cell is the share of attempts in which the attacker was shown what the prompt had not said.
+    one server. A cell is the share of attempts in which the attacker was shown what the prompt had not said. In a row
+    "all refused" the server refuses everybody, whatever is forgotten, so that it says nothing of the guards.
     """
     from server.evaluation.attacks.evaluate import evaluate
     from server.evaluation.attacks.kinds import ATTACKS
@@ -101,14 +101,16 @@ def attacks(
             configurations=columns,
             seed=seed,
             limit=few,
-            place="" if running is None else running.url,
+            place="" if running is None else place_of(running),
             progress=progress,
         )
-    figures["command"] = shlex.join(["lethe", *command_line()])
     finish(json_file, figures)
     console = Console()
     console.width = max(console.width, _LABELS + _COLUMN * len(columns))
     console.print(_table(subject, figures))
+    total = figures["total"]
+    said = f"Of {total['attempts']:,} attempts, {total['told_by_untouched']:,} get a fact out of the untouched model."
+    console.print(said, highlight=False, soft_wrap=True)
     again = f"lethe eval attacks --subject {subject} --seed {seed}" + ("" if few is None else f" --limit {few}")
     console.print(f"One cell again: {again} --attacks 'ROW' --guards 'COLUMN'", highlight=False, soft_wrap=True)
 
@@ -131,6 +133,8 @@ def _tofu(model: Path, reference: Path, data: Path) -> Subject:
 
 
 def _table(subject: str, figures: Mapping[str, Any]) -> Table:
+    from server.evaluation.report.quality import attack_label
+
     columns = figures["columns"]
     table = Table("attack", "n", *columns, title=f"{subject}: share of attempts that leak")
 
@@ -138,7 +142,7 @@ def _table(subject: str, figures: Mapping[str, Any]) -> Table:
         table.add_row(label, str(n), *(rate(rates.get(name)) for name in columns))
 
     for row in figures["rows"]:
-        add(row, figures["n"][row][columns[0]], figures["leak_rate"][row])
+        add(attack_label(figures, row), figures["n"][row][columns[0]], figures["leak_rate"][row])
     table.add_section()
     for row, rates in figures["membership_advantage"].items():
         add(f"{row}: advantage", "", rates)

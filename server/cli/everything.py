@@ -13,14 +13,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from server.child import ending_on_sigterm
 from server.cli.measuring import COMMAND
 
 app = typer.Typer()
 
+#: The files that the suites leave in the folder, of whatever plan.
+_FILES = (
+    *("forgetting", "attacks_demo", "rwku", "overrefusal", "pistol", "knowundo", "documents", "tofu", "attacks_tofu"),
+)
+
 
 @app.command(name="all")
 def everything(
-    out: Annotated[Path, typer.Option(help="Folder for the figures and the report.")] = Path("eval-results"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the figures and the report; figures of an earlier call are deleted first.")
+    ] = Path("eval-results"),
     data: Annotated[Path, typer.Option(help="Folder of data; suites that need it are left out without.")] = Path(
         "../shared/data"
     ),
@@ -39,7 +47,9 @@ def everything(
     console = Console(stderr=True)
     table = Table("suite", "seconds", "")
     failed = 0
-    with kept_servers(_models(data, models, quick)):
+    for name in _FILES:  # or the report would show what this call did not measure
+        (out / f"{name}.json").unlink(missing_ok=True)
+    with ending_on_sigterm(), kept_servers(_models(data, models, quick)):
         for arguments in _plan(out, data, models, guards, methods, quick):
             console.print(f"$ lethe eval {shlex.join(arguments)}", highlight=False, markup=False, soft_wrap=True)
             began = time.monotonic()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.evaluation.admin import Endpoint, ServedError
+from server.child import ServerFailed, ending_on_sigterm
+from server.evaluation.admin import Endpoint, ServedError, admin
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many rows of each kind, for a quick look.")]
@@ -28,10 +31,19 @@ BaseUrl = Annotated[
 ]
 AdminKey = Annotated[str, typer.Option(envvar="LETHE_ADMIN_KEY", help="An admin key of that server.")]
 Work = Annotated[
-    Path | None, typer.Option(help="Keep raw results here, for later runs to go on with; by default in the cache.")
+    Path | None,
+    typer.Option(
+        help="Keep raw results here, for later runs to go on with; by default in the cache. Of a running server they "
+        "are told apart by its URL, vLLM's version and its model's path: another model at the same path, or other "
+        "settings, need another folder."
+    ),
 ]
 Data = Annotated[Path, typer.Option(help="Folder of the suite's files.")]
 
+
+#: What tells one served model from another.
+_OF_A_MODEL = ("id", "root", "max_model_len")
+_TIMEOUT = 30.0  # seconds
 
 #: The arguments of the command that one command runs on behalf of its user.
 COMMAND: ContextVar[Sequence[str] | None] = ContextVar("command", default=None)
@@ -66,7 +78,8 @@ def write(path: Path, figures: dict[str, Any]) -> None:
 
 
 def finish(json_file: Path | None, figures: dict[str, Any], *tables: Table) -> None:
-    """Write the figures where a file was named, and print tables of them."""
+    """Write the figures where a file was named, with the command that makes them again, and print tables of them."""
+    figures["command"] = shlex.join(["lethe", *command_line()])
     if json_file is not None:
         write(json_file, figures)
     for table in tables:
@@ -106,23 +119,41 @@ def rate(value: float | None) -> str:
 def server_of(
     model: Path, base_url: str | None, admin_key: str
 ) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
-    """What gives a server of a model, one of our own or one that runs; and the URL of the latter."""
+    """What gives a server of a model, one of our own or one that runs; and the latter's :func:`place_of`.
+
+    Raises:
+        ServedError, httpx.HTTPError: the server that runs does not say what it is.
+    """
     from server.evaluation.child import child
 
     if base_url is None:
         return partial(child, model), ""
     running = endpoint(base_url, admin_key)
-    return lambda: nullcontext(running), running.url
+    return lambda: nullcontext(running), place_of(running)
+
+
+def place_of(running: Endpoint) -> str:
+    """Names a server that runs, for what is kept of its answers: its URL, vLLM's version, and the models it serves.
+
+    Raises:
+        ServedError, httpx.HTTPError: it does not answer, or refuses.
+    """
+    version = httpx.get(f"{running.url}/version", timeout=_TIMEOUT)
+    with admin(running) as api:  # an admin key is not told of models
+        made = api.make("/tenants", {"name": f"lethe-eval-{secrets.token_hex(4)}"})
+        headers = {"Authorization": f"Bearer {made['api_key']}"}
+        served = httpx.get(f"{running.url}/v1/models", headers=headers, timeout=_TIMEOUT)
+    served.raise_for_status()
+    models = [[one.get(name) for name in _OF_A_MODEL] for one in served.json()["data"]]
+    return json.dumps([running.url, version.text if version.is_success else "", models])
 
 
 @contextmanager
 def measuring(suite: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Bars for a suite; what goes wrong becomes one line and exit status 2."""
-    from server.child import ServerFailed
-
+    """Bars for a suite; what goes wrong becomes one line and exit status 2, SIGTERM ends its servers too."""
     console = Console(stderr=True)
     try:
-        with bars(console) as progress:
+        with ending_on_sigterm(), bars(console) as progress:
             yield progress
     except (OSError, ValueError, KeyError, ServedError, ServerFailed, httpx.HTTPError) as error:
         what = f"there is no {error} in the data" if isinstance(error, KeyError) else error or type(error).__name__

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 from typer.testing import CliRunner
 
-from server.child import ServerFailed
+from server.child import ServerFailed, ending_on_sigterm
 from server.cli import everything
 from server.cli.evaluate import app
-from server.cli.measuring import command_line
+from server.cli.measuring import COMMAND, command_line, finish, measuring
 from server.evaluation import child as servers
 from server.evaluation.child import child, kept_servers
 
@@ -133,3 +135,76 @@ def test_a_suite_knows_the_command_that_runs_it_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr("server.cli.evaluate.app", commands)
     assert everything._run(["rwku", "--data", "d"]) == 0
     assert seen == [["eval", "rwku", "--data", "d"]]
+
+
+def _options(out: Path) -> list[str]:
+    nowhere = str(out / "none")
+    return ["--out", str(out), "--data", nowhere, "--models", nowhere]
+
+
+def test_the_report_shows_nothing_of_an_earlier_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor of suites that this call leaves out; files of nobody's making stay."""
+    wanted = everything._plan(tmp_path, tmp_path, tmp_path, "none", "none", False)
+    suites = {Path(arguments[arguments.index("--json") + 1]) for arguments in wanted}
+    for path in suites | {tmp_path / "mine.json"}:
+        path.write_text("{}")
+    monkeypatch.setattr(everything, "_run", lambda arguments: 0)
+    assert CliRunner().invoke(app, ["all", *_options(tmp_path), "--quick"]).exit_code == 0
+    assert len(suites) == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_every_file_of_figures_says_how_it_is_made(tmp_path: Path) -> None:
+    token = COMMAND.set(["eval", "rwku", "--data", "a folder"])
+    finish(tmp_path / "rwku.json", {"n": 1})
+    COMMAND.reset(token)
+    assert json.loads((tmp_path / "rwku.json").read_text()) == {
+        "n": 1,
+        "command": "lethe eval rwku --data 'a folder'",
+    }
+
+
+def test_sigterm_ends_the_servers(log: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They are in process groups of their own, and would stay behind."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(arguments: list[str]) -> int:
+        with measuring("demo"):
+            _use("a")
+            signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr(everything, "_run", run)
+    assert CliRunner().invoke(app, ["all", *_options(tmp_path)]).exit_code == 143
+    assert log[-1] == "stop a" and log.count("start a") == log.count("stop a")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_one_suite_ends_its_server_too(log: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended, measuring("demo"), child(Path("a")):
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert log == ["start a", "stop a"]
+
+
+def test_a_second_sigterm_does_not_break_off_what_the_first_ends() -> None:
+    done = []
+    with pytest.raises(SystemExit), ending_on_sigterm(), ending_on_sigterm():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            done.append("ended")
+    assert done
+
+
+def test_off_the_main_thread_signals_are_left_alone() -> None:
+    def run() -> None:
+        with ending_on_sigterm():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    handlers: list[object] = []
+    thread = Thread(target=run)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
