@@ -6,7 +6,9 @@ Plain ``vllm serve`` and ``lethe serve`` run side by side on the same model, and
 turn: in every round, at every concurrency, every case in random order, and each together with plain vLLM just before or
 just after it, by chance. A server that was not asked anything for a while seems to be slower for some time, so both
 must have had the same rest; ratios are of a case to the plain run beside it. The case "plain" says how far two equal
-things lie apart. The model is the demo model, widened to 135M parameters. The traffic is
+things lie apart; where that is further than a bar allows, ``within_bars`` is null, since it cannot be told.
+
+The model is the demo model, widened to 135M parameters. The traffic is
 conversations that grow by a question at a time and name no target; its answers are of equal length. A server that
 rested is slow at first, so that some that are not counted go before each measurement.
 
@@ -31,7 +33,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,13 @@ from serving import LETHE, PLAIN, Serving
 from traffic import conversations
 from widened import widened
 
+from server.child import ending_on_sigterm
 from server.demo.model import build
 from server.demo.recipe import Recipe
+from server.evaluation.bars import within_bars
 
 _ADMIN_KEY = "lethe-admin-for-benchmarks"
 _FLAGS = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
-#: What clean traffic may lose; for the first token it is enough to keep one of the two.
-_THROUGHPUT, _FIRST_RATIO, _FIRST_MS = 0.97, 1.03, 3.0
 #: Requests that each server is given first at each concurrency; the first of any length are slow.
 _WARM = 32
 #: clients -> case -> for each round, plain vLLM and the case beside it
@@ -114,7 +115,9 @@ def summary(runs: Runs, some: list[Case]) -> dict[str, Any]:
                 whole += one
             by_clients[str(clients)] = {**whole.summary(), **beside(of[case.name])}
         found[case.name] = {"targets": case.targets, "guards": case.guards, "clients": by_clients}
-        found[case.name]["bars"] = headline(case.name, by_clients)
+    plain = found[PLAIN_CASE.name]["clients"]
+    for name, of in found.items():
+        of["bars"] = headline(name, of["clients"], plain)
     return found
 
 
@@ -131,17 +134,16 @@ def beside(pairs: list[tuple[Load, Load]]) -> dict[str, Any]:
     return middle | {f"{name}_range": [round(min(of), 4), round(max(of), 4)] for name, of in compared.items()}
 
 
-def headline(case: str, by_clients: dict[str, Any]) -> dict[str, Any]:
-    """One case in three figures, and whether they are within the bars."""
+def headline(case: str, by_clients: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """One case in three figures, and whether they are within the bars; None where ``plain`` says it cannot be told."""
     most, least = (by_clients[of(by_clients, key=int)] for of in (max, min))
-    figures = {
+    return {
         "case": case,
         "throughput_ratio": most["throughput_ratio"],
         "ttft_added_ms": least["ttft_added_ms"],
         "ttft_ratio": least["ttft_ratio"],
+        "within_bars": within_bars(by_clients, plain),
     }
-    first = figures["ttft_ratio"] <= _FIRST_RATIO or figures["ttft_added_ms"] <= _FIRST_MS
-    return {**figures, "within_bars": figures["throughput_ratio"] >= _THROUGHPUT and first}
 
 
 def write(file: Path, report: dict[str, Any]) -> None:
@@ -168,8 +170,8 @@ def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str
         plain = stack.enter_context(Serving(PLAIN, model, folder / "plain.log", _FLAGS))
         lethe = stack.enter_context(Serving(LETHE, model, folder / "lethe.log", _FLAGS, env))
         task = bar.add_task("starting both servers", total=None)
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(Serving.wait, (plain, lethe)))
+        for server in (plain, lethe):  # both are starting since they were entered
+            server.wait()
         bar.remove_task(task)
         memory = {"plain": plain.memory(), "lethe": lethe.memory()}
         service = stack.enter_context(contextlib.closing(open_service(database, _ADMIN_KEY)))
@@ -268,7 +270,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """See the module."""
     options, console = _arguments(), Console()
-    with tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
+    with ending_on_sigterm(), tempfile.TemporaryDirectory() as folder, Progress(console=Console(stderr=True)) as bar:
         report = served(options, Path(folder), bar)
     write(options.json, report)
     console.print(table(report))

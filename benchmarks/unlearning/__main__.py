@@ -98,7 +98,7 @@ def main() -> None:
     )
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--assistant-layers", type=int, default=1, help="of ULD's assistant; the demo model has 4")
-    parser.add_argument("--limit", type=int, default=12, help="as of lethe eval demo")
+    parser.add_argument("--limit", type=int, default=12, help="as of lethe eval demo, which asks 20 by default")
     parser.add_argument("--validated", type=int, default=5, help="the same for the prompts that choose")
     parser.add_argument("--seed", type=int, default=0, help="of the order of training")
     parser.add_argument("--json", type=Path, required=True)

@@ -123,3 +123,35 @@ def test_without_a_folder_the_command_fails(tmp_path):
 )
 def test_numbers_are_readable(value, shown):
     assert number(value) == shown
+
+
+def test_what_attackers_may_guess_or_tell_is_shown(folder):
+    """Beside the matrix, in files from before anything was counted too."""
+    counted = {
+        **ATTACKS,
+        "chance": {"plain": 1 / 3},
+        "membership_advantage": {"ranking": {"none": 0.9, "all": 0.1}},
+        "mixed_retain_answered": {"none": 0.35, "all": 0.825},
+        "told_by_untouched": {"plain": 8, "<script>": 2},
+        "refused": {"plain": {"none": 0, "all": 8}, "<script>": {"none": 4}},
+    }
+    (folder / "attacks_demo.json").write_text(json.dumps(counted))
+    (folder / "attacks_old.json").write_text(json.dumps(ATTACKS))
+    new, old = document(Results.read(folder), folder.parent).split("## Attacks: ")[1:]
+    assert "| plain, by chance 0.33 | 8 | 1 | 0 |" in new
+    assert "| &lt;script>, all refused | 4 |" in new
+    assert "of 12 attempts, 10 get a fact out of the untouched model" in new
+    assert "| ranking | 0.9 | 0.1 |" in new
+    assert "| mixed prompts, the retain half answered | 0.35 | 0.825 |" in new
+    assert "of 12 attempts, 11 get a fact out of the untouched model" in old
+    assert "Advantage" not in old and "mixed" not in old and "refused" not in old
+
+
+def test_a_file_with_its_command_is_shown_as_one_without(folder):
+    rates = {"forget": {"flagged": 1.0, "leaked": 0.0, "blocked": 1.0, "n": 4}}
+    ways = {"parties": rates, "settings": {}, "command": "lethe eval x"}
+    (folder / "pistol.json").write_text(json.dumps({**ways, "deviation_score": {"parties": 0.0}}))
+    (folder / "knowundo.json").write_text(json.dumps(ways))
+    for section in Results.read(folder).sections(KINDS):
+        assert not section.problem and section.command == "lethe eval x"
+        assert section.tables[0].rows[0][0] == "forget"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from server.evaluation.report.results import Figures, Kind, Table, table
@@ -144,20 +145,49 @@ def skills(figures: Figures) -> list[Table]:
 
 
 def attacks(figures: Figures) -> list[Table]:
-    """The matrix, and what the same guards do to harmless questions."""
+    """The matrix, what an attacker gets who must tell or guess, and what the same guards do to harmless questions."""
     columns = figures["columns"]
     rows = [
-        (attack, max(figures["n"][attack].values()), *(figures["leak_rate"][attack].get(name) for name in columns))
+        (attack_label(figures, attack), _most(figures, attack), *_cells(figures["leak_rate"][attack], columns))
         for attack in figures["rows"]
     ]
-    kept = [
-        (label, *(figures[key].get(name) for name in columns))
-        for label, key in (("retain answers as untouched", "retain"), ("benign prompts changed", "benign_false_alarms"))
-    ]
-    return [
-        table(("attack", "n", *columns), rows, "Share of attempts that leak"),
-        table(("", *columns), kept, "What is not attacked"),
-    ]
+    # Files from before the count was kept have the rates that it comes to.
+    told = figures.get("told_by_untouched") or {
+        attack: round(figures["leak_rate"][attack].get("none", 0) * _most(figures, attack))
+        for attack in figures["rows"]
+    }
+    attempts = sum(_most(figures, attack) for attack in figures["rows"])
+    headline = f"of {attempts:,} attempts, {sum(told.values()):,} get a fact out of the untouched model"
+    tables = [table(("attack", "n", *columns), rows, f"Share of attempts that leak; {headline}")]
+    if advantage := figures.get("membership_advantage"):
+        probed = [(probe, *_cells(of, columns)) for probe, of in advantage.items()]
+        title = "Advantage of an attacker who must tell or guess, 0 to 1"
+        tables.append(table(("attack", *columns), probed, title))
+    labels = {
+        "retain": "retain answers as untouched",
+        "mixed_retain_answered": "mixed prompts, the retain half answered",
+        "benign_false_alarms": "benign prompts changed",
+    }
+    kept = [(label, *_cells(figures[key], columns)) for key, label in labels.items() if figures.get(key)]
+    return [*tables, table(("", *columns), kept, "What is not attacked")]
+
+
+def attack_label(figures: Figures, attack: str) -> str:
+    """The name of an attack, with what must be known to read its row: what is right by chance, or that all attempts of
+    the untouched model's column were refused, so that the row shows nothing.
+    """
+    chance = figures.get("chance", {}).get(attack)
+    guessed = f", by chance {chance:.2f}" if chance else ""
+    refused = figures.get("refused", {}).get(attack, {}).get("none") == _most(figures, attack)
+    return f"{attack}{guessed}" + (", all refused" if refused else "")
+
+
+def _most(figures: Figures, attack: str) -> int:
+    return int(max(figures["n"][attack].values()))
+
+
+def _cells(rates: Mapping[str, float], columns: Sequence[str]) -> list[float | None]:
+    return [rates.get(name) for name in columns]
 
 
 KINDS = (

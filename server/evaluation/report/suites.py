@@ -8,6 +8,8 @@ from typing import Any
 from server.evaluation.report.results import Figures, Kind, Table, table
 
 _RATES = ("flagged", "leaked", "blocked", "n")
+#: What stands in a file beside the ways in which things were registered.
+_NO_WAYS = ("deviation_score", "settings", "command")
 
 
 def forgetting(figures: Figures) -> list[Table]:
@@ -81,14 +83,13 @@ def _of_method(of: Mapping[str, Any]) -> tuple[object, ...]:
 
 def pistol(figures: Figures) -> list[Table]:
     """Contracts, those linked with them and all others, by what is registered."""
-    ways = ((way, groups) for way, groups in figures.items() if way not in ("deviation_score", "settings"))
     scores = figures["deviation_score"].items()
-    return [*(_rates(way, groups) for way, groups in ways), table(("registered", "deviation score"), scores)]
+    return [*_ways(figures), table(("registered", "deviation score"), scores)]
 
 
 def knowundo(figures: Figures) -> list[Table]:
     """Private and public facts, by what is registered."""
-    return [_rates(way, groups) for way, groups in figures.items() if way != "settings"]
+    return _ways(figures)
 
 
 def overrefusal(figures: Figures) -> list[Table]:
@@ -111,6 +112,10 @@ def documents(figures: Figures) -> list[Table]:
     return [table(("method", *columns), rows)]
 
 
+def _ways(figures: Figures) -> list[Table]:
+    return [_rates(way, groups) for way, groups in figures.items() if way not in _NO_WAYS]
+
+
 def _rates(way: str, groups: Mapping[str, Any]) -> Table:
     return table((way, *_RATES), ((group, *(of[name] for name in _RATES)) for group, of in groups.items()))
 
@@ -128,7 +133,8 @@ KINDS = (
         "python -m benchmarks.unlearning --json benchmarks/results/unlearning.json",
         unlearning,
         "Baselines: the ten people, prompts and judgement of the table before, on another training of the demo model. "
-        "Of every method the best of its grid, which is in the file.",
+        "Of every method the best of its grid, which is in the file. Judged by 12 prompts of each part, form and kind, "
+        "which is this command's default, against 20 there.",
     ),
     Kind(
         "pistol",
