@@ -8,7 +8,7 @@ import pytest
 
 from classifiers.detector import TextDetector
 from guard import policy
-from guard.detection import Detection
+from guard.detection import _GRACE, Detection
 from guard.snapshot import Snapshot
 from guard.store import Store
 from guard.types import ForgetTarget, Gating, GuardName, GuardToggle, TargetSpec, Tenant, TenantSpec
@@ -56,6 +56,17 @@ async def test_a_key_that_comes_back_with_another_spec_is_indexed_anew(detection
     detection.prepare(again)
     assert await _names(detection, again, "Who is Brask Ondolin?") == ["Brask Ondolin"]
     assert await _names(detection, again, "Who is Ulma Quentrell?") == []
+
+
+async def test_targets_that_a_restored_database_gives_anew_stay_protected(detection, monkeypatch):
+    """They are other objects under the same keys."""
+    now = [0.0]
+    monkeypatch.setattr("guard.detection.time.monotonic", lambda: now[0])
+    for _ in range(2):
+        detection.prepare(snapshot := _snapshot(_target("Zedo Frobisher")))
+    now[0] = 2 * _GRACE
+    detection.prepare(snapshot)  # something else was changed
+    assert await _names(detection, snapshot, "Who is Zedo Frobisher?") == ["Zedo Frobisher"]
 
 
 async def test_a_hint_is_enough_where_the_rest_of_the_conversation_was_about_a_target(detection):
