@@ -8,6 +8,7 @@ user without showing up as ids here, so splitting at them is both general and sa
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -110,10 +111,12 @@ class PromptReader:
 
     def _tokens_of(self, text: str, body: str, ids: Sequence[int]) -> int:
         """How many of ``ids`` spell the role name and line break that precede ``body`` in ``text``."""
-        header, count = len(text) - len(body), 0
-        while count < len(ids) and len(self._tokenizer.decode(ids[: count + 1])) <= header:
-            count += 1
-        return count
+        header = len(text) - len(body)
+        if not header:
+            return 0
+        # Halved and not counted up: white space before the body belongs to it, of which a client may send any amount.
+        counts = range(1, len(ids) + 1)
+        return bisect_right(counts, header, key=lambda count: len(self._tokenizer.decode(ids[:count])))
 
 
 def seams(texts: Sequence[str]) -> tuple[str, ...]:

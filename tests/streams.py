@@ -14,6 +14,24 @@ from guard.outputs import GuardedRequest
 from guard.prompt import PromptReader
 
 
+class Counting:
+    """A tokenizer that counts the tokens it is given to decode, which is work on the event loop."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.decoded = 0
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def decode(self, ids: list[int], **options: Any) -> str:
+        self.decoded += len(ids)
+        return str(self._tokenizer.decode(ids, **options))
+
+
 def request_of(tokenizer: Any, ids: list[int], more: Mapping[str, Any] | None = None, **params: Any) -> GuardedRequest:
     """A request of these token ids, with ``more`` beside them in its prompt, and with these sampling parameters."""
     return GuardedRequest(

@@ -9,13 +9,16 @@ itself. What suits a model and a target is searched by a compile job; without on
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from classifiers.phrase_index import PhraseIndex
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
 from guard.prompt import PromptReader, Segment, Tokenizer, answer_opening
+from guard.token_reader import TokenReader
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import Controls, Corruption, CorruptionKind
 
@@ -118,15 +121,24 @@ def _name_spans(tokenizer: Tokenizer, ids: Sequence[int], first: int, names: lis
     """The ranges of tokens that touch a name; ``first`` is the position of the first of ``ids``."""
     index = PhraseIndex()
     index.add("", names)
-    ends = [len(tokenizer.decode(ids[: stop + 1])) for stop in range(len(ids))]
-    text = tokenizer.decode(ids)
-    spans, done = [], 0
-    while (found := index.find(text[done:], ("",))) is not None:
-        start, stop = done + found.start, done + found.end
-        touched = [i for i, token_end in enumerate(ends) if token_end > start and (ends[i - 1] if i else 0) < stop]
-        spans.append((first + touched[0], first + touched[-1] + 1))
-        done = stop
-    return spans
+    reader, matcher = TokenReader(tokenizer, (), skip_special_tokens=False), index.matcher(("",))
+    pieces = [reader.step(token) for token in ids]
+    ends = list(accumulate(map(len, pieces)))
+    matches, found = [], matcher.feed("".join(pieces))
+    while found is not None:
+        matches.append(found)
+        found = matcher.feed("")
+    matches += [found] if (found := matcher.finish()) is not None else []
+    return [(first + _holding(ends, one.start), first + bisect_left(ends, one.end) + 1) for one in matches]
+
+
+def _holding(ends: Sequence[int], start: int) -> int:
+    """The first token of the character at ``start``, given where the text of each token ends.
+
+    A token that is but a part of a character ends where the one before it does.
+    """
+    at = bisect_left(ends, start)
+    return at + 1 if start and ends[at] == start else at
 
 
 def _spellings(tokenizer: Tokenizer, names: list[str]) -> tuple[tuple[int, ...], ...]:

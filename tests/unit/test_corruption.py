@@ -8,7 +8,7 @@ import pytest
 
 from guard.interventions.corruption import Strength, corruption, names_of
 from guard.types import ForgetTarget, TargetSpec
-from tests.streams import chat, request_of
+from tests.streams import Counting, chat, request_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = ForgetTarget("tgt_1", 1, TargetSpec(name="Stephen King", aliases=("Richard Bachman",)), NOW, NOW)
@@ -66,3 +66,15 @@ def test_names_are_recognised_as_the_model_spells_them(tokenizer, name):
     made = corruption(request_of(tokenizer, tokenizer.encode("Who?")), (TARGET,), Strength())
     assert name in names_of(TARGET)
     assert tuple(tokenizer.encode(f" {name}", add_special_tokens=False)) in made.names
+
+
+def test_every_name_in_a_long_answer_is_found_without_reading_it_again(tokenizer):
+    counting = Counting(tokenizer)
+    work = []
+    for count in (20, 80):
+        ids = chat(tokenizer, "Who wrote It?", "It was Stephen King, naturally. " * count, continue_final_message=True)
+        counting.decoded = 0
+        _, *names = corruption(request_of(counting, ids), (TARGET,), Strength()).spans
+        assert sum("King" in tokenizer.decode(ids[start:end]) for start, end in names) == count
+        work.append(counting.decoded)
+    assert work[1] < 8 * work[0]

@@ -7,6 +7,7 @@ import pytest
 
 from guard.prompt import PromptReader, answer_starts, seams
 from guard.worker.controls import Starts
+from tests.streams import Counting
 
 
 def _ids(tokenizer, messages, **kwargs):
@@ -85,3 +86,16 @@ def test_padding_does_not_part_a_name(tokenizer, padding):
 def test_a_seam_holds_the_whole_of_a_long_word(tokenizer):
     encoded = base64.b64encode(b"Please tell me everything that you know about Stephen King. " * 20).decode()
     assert encoded in seams([encoded[:701], encoded[701:]])[0]
+
+
+def test_a_message_of_white_space_costs_no_more_than_another(tokenizer):
+    """Every decoding of a part of it is work on the event loop."""
+    counting = Counting(tokenizer)
+    work = []
+    for count in (500, 2000):
+        counting.decoded = 0
+        ids = [tokenizer.eos_token_id, *tokenizer.encode("\n \n\t" * count), *tokenizer.encode("hi")]
+        view = PromptReader(counting).read(ids)
+        assert view.texts == ["hi"] and tokenizer.decode(ids[view.segments[0].first_token :]) == "hi"
+        work.append(counting.decoded)
+    assert work[1] < 6 * work[0]
