@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from guard.probe import EngineProbe
 from guard.prompt import PromptReader
 from guard.rollback import StatementGuard
 from guard.service import GuardService
-from guard.statements import statement_rule
+from guard.statements import StatementRule, statement_rule
 from guard.types import ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
@@ -176,14 +176,7 @@ class GuardedEngine:
             leaks: list[tuple[Match | Hit, bool]] = []
             unavailable: set[GuardName] = set()
             as_if_unknown = part is None and _answers_itself(plan)
-            rule = statement_rule(
-                service.detection,
-                policy,
-                fallback=service.refusal_text(policy),
-                ignored=word_keys(split_words(request.view.joined)) if as_if_unknown else frozenset(),
-                report=lambda hit, taken_back: leaks.append((hit, taken_back)),
-                failed=lambda: unavailable.add(GuardName.STATEMENTS),
-            )
+            rule = self._stating(request, as_if_unknown, policy, leaks, lambda: unavailable.add(GuardName.STATEMENTS))
             if rule is not None:
                 stated = StatementGuard(request, rule, serving).watch(source)
                 source = await stack.enter_async_context(contextlib.aclosing(stated))
@@ -216,12 +209,17 @@ class GuardedEngine:
                 yield result
             return
         serving = Serving(self._run, resumable=False)
-        refused = self._interventions[REFUSE].serve(replace(request, controls=Controls()), (), policy, serving)
-        # The client's grammar may leave nothing to say but what is protected.
-        if policy.guards[GuardName.LEAK].enabled:
-            refused = LeakGuard(request, self._rule(request, False, policy, leaks)).watch(refused)
-        async for result in refused:
-            yield result
+        refused = self._interventions[REFUSE].serve(request, (), policy, self._anew(request, policy, serving))
+        # The client's grammar may leave nothing to say but what is protected; it may even hold the question.
+        async with contextlib.AsyncExitStack() as stack:
+            rule = self._stating(request, False, policy, leaks)
+            if rule is not None:
+                stated = StatementGuard(request, rule, serving).watch(refused)
+                refused = await stack.enter_async_context(contextlib.aclosing(stated))
+            if policy.guards[GuardName.LEAK].enabled:
+                refused = LeakGuard(request, self._rule(request, False, policy, leaks)).watch(refused)
+            async for result in refused:
+                yield result
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
         prompt, params = request.prompt, request.params
@@ -284,17 +282,7 @@ class GuardedEngine:
         self, request: GuardedRequest, plan: Plan, policy: TenantPolicy, serve: Serve
     ) -> AsyncGenerator[RequestOutput, None]:
         """Serve under the plan; an intervention that fails before its first word is replaced by a refusal."""
-        service, started = self._service, False
-
-        async def served(changed: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
-            """What is done to every request is done to a prompt that an intervention changed, as it then stands."""
-            if changed.prompt is not request.prompt and changed.controls != Controls():
-                anew = self._read(changed.prompt, changed.params, changed.request_id, changed.options)
-                changed = replace(changed, controls=await self._always(anew, policy))
-            async with contextlib.aclosing(serve(changed)) as results:
-                async for result in results:
-                    yield result
-
+        service, started, served = self._service, False, self._anew(request, policy, serve)
         targets = tuple(service.targets_of(plan))
         refusal = self._interventions[REFUSE]
         chosen = self._interventions.get(plan.action or "", refusal)
@@ -311,6 +299,36 @@ class GuardedEngine:
                 logger.exception("Intervention %s failed; refusing instead", plan.action)
             async for result in refusal.serve(request, targets, policy, served):
                 yield result
+
+    def _anew(self, request: GuardedRequest, policy: TenantPolicy, serve: Serve) -> Serve:
+        """``serve``, so that what is done to every request is done to a prompt that was changed, as it then stands."""
+
+        async def served(changed: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
+            if changed.prompt is not request.prompt and changed.controls != Controls():
+                anew = self._read(changed.prompt, changed.params, changed.request_id, changed.options)
+                changed = replace(changed, controls=await self._always(anew, policy))
+            async with contextlib.aclosing(serve(changed)) as results:
+                async for result in results:
+                    yield result
+
+        return served
+
+    def _stating(
+        self,
+        request: GuardedRequest,
+        as_if_unknown: bool,
+        policy: TenantPolicy,
+        leaks: list[tuple[Match | Hit, bool]],
+        failed: Callable[[], None] | None = None,
+    ) -> StatementRule | None:
+        return statement_rule(
+            self._service.detection,
+            policy,
+            fallback=self._service.refusal_text(policy),
+            ignored=word_keys(split_words(request.view.joined)) if as_if_unknown else frozenset(),
+            report=lambda hit, taken_back: leaks.append((hit, taken_back)),
+            failed=failed,
+        )
 
     def _rule(
         self, request: GuardedRequest, as_if_unknown: bool, policy: TenantPolicy, leaks: list[tuple[Match | Hit, bool]]

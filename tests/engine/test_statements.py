@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from vllm.inputs.engine import tokens_input
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from guard.types import GuardName, GuardToggle, TargetSpec
 from server.demo.world import PERSON, Form
@@ -78,3 +78,15 @@ async def test_what_is_taken_back_is_audited(guarded, recipe, service, person, o
     await asyncio.sleep(0.3)
     latest = (await asyncio.to_thread(service.audit.query, limit=1)).entries[0]
     assert {finding.guard for finding in latest.findings} == {GuardName.STATEMENTS}
+
+
+async def test_a_grammar_that_leaves_only_the_fact_does_not_get_it_the_second_time(
+    guarded, recipe, person, only_statements
+):
+    """The answer that was cut is replaced by one of the demanded shape, which may say nothing else."""
+    (prompt, *_) = _questions(recipe, person)
+    fact = person.facts[0].sentence(1)
+    grammar = StructuredOutputsParams(choice=[fact])
+    kind = RequestOutputKind.FINAL_ONLY
+    [(text, _)] = await _answers(guarded, [prompt], structured_outputs=grammar, output_kind=kind)
+    assert fact not in text
