@@ -97,18 +97,21 @@ class LeakGuard:
         self._rule = rule
         self._choices: dict[int, _Choice] = {}
         params = request.params
-        # With log-probabilities every token shows its own text.
-        self._by_token = hides_text(params) or params.num_logprobs is not None
+        # With log-probabilities every token shows its own text; and special tokens that the client wants to see would
+        # stand within what they are put into.
+        shows_more = params.num_logprobs is not None or not params.skip_special_tokens
+        self._by_token = hides_text(params) or shows_more
         self._whole = params.output_kind is not RequestOutputKind.DELTA
         self._lead_in = frozenset(request.tokenizer.encode(request.lead_in, add_special_tokens=False))
 
     async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
         """Pass on ``results`` with everything protected taken out; stop the engine once nothing more can be said."""
-        first = True
+        cleaned = None
         async for result in results:
-            if first and result.prompt_logprobs is not None:
+            # Each choice of a stream may come with its own.
+            if result.prompt_logprobs is not None and result.prompt_logprobs is not cleaned:
                 self._clean_prompt_logprobs(result)
-            first = False
+                cleaned = result.prompt_logprobs
             result.outputs = [kept for completion in result.outputs if (kept := self._pass(completion))]
             everyone_done = len(self._choices) >= self._request.params.n and all(
                 choice.closed for choice in self._choices.values()
@@ -156,7 +159,8 @@ class LeakGuard:
         return choice
 
     def _reader(self) -> TokenReader:
-        return TokenReader(self._request.tokenizer, (), skip_special_tokens=False)
+        # Special tokens are no text to most clients: within a name they would hide it.
+        return TokenReader(self._request.tokenizer, (), skip_special_tokens=True)
 
     def _read(self, choice: _Choice, completion: CompletionOutput) -> Match | None:
         """Feed what ``completion`` adds to the matchers, cleaning its alternatives on the way."""

@@ -150,3 +150,42 @@ async def test_what_is_ignored_may_leave(tokenizer, index):
     rule = replace(_rule(index, [], enforced=("king", "fox")), ignored=frozenset({"Stephen King"}))
     texts, _, _ = await collect(LeakGuard(request, rule), stream(request, {0: text}))
     assert texts[0].startswith("Stephen King saw a") and "fox" not in texts[0]
+
+
+@pytest.mark.parametrize("params", [{"stop": ["ZZZZ"]}, {"logprobs": 0}, {"skip_special_tokens": False}])
+async def test_a_special_token_within_a_name_does_not_hide_it(tokenizer, index, params):
+    request = make_request(tokenizer, **params)
+    special = tokenizer.all_special_ids[-1]
+    ids = [*tokenizer.encode("It was Stephen"), special, *tokenizer.encode(" King.")]
+
+    async def source():
+        for number, token in enumerate(ids):
+            text = tokenizer.decode([token], skip_special_tokens=request.params.skip_special_tokens)
+            told = [{token: Logprob(0.0, 1, text)}] if request.params.num_logprobs is not None else None
+            reason = "stop" if number == len(ids) - 1 else None
+            completion = CompletionOutput(0, text, [token], None, told, finish_reason=reason)
+            yield RequestOutput("r", None, request.token_ids, None, [completion], reason is not None)
+
+    outputs = [
+        one
+        for result in [r async for r in LeakGuard(request, _rule(index, [])).watch(source())]
+        for one in result.outputs
+    ]
+    assert "King" not in "".join(one.text for one in outputs)
+
+
+async def test_the_prompt_logprobs_of_every_choice_are_cleaned(tokenizer, index):
+    """Choices whose prompts were read in different steps come with their own."""
+    request = make_request(tokenizer, "It is by Stephen is", n=2, seed=1, prompt_logprobs=2)
+    (king,) = tokenizer.encode(" King")
+
+    async def source():
+        for choice in (0, 1):
+            told = [{token: Logprob(-1.0, 2, None), king: Logprob(-0.1, 1, " King")} for token in request.token_ids]
+            completion = CompletionOutput(choice, " a", tokenizer.encode(" a"), None, None, finish_reason="length")
+            yield RequestOutput("r", None, request.token_ids, told, [completion], choice == 1)
+
+    results = [result async for result in LeakGuard(request, _rule(index, [])).watch(source())]
+    assert len(results) == 2
+    for result in results:
+        assert king not in result.prompt_logprobs[-1]
