@@ -85,7 +85,9 @@ class Detection:
         """
         before, now = self._current, snapshot.targets
         added = [target for target_id, target in now.items() if before.get(target_id) is not target]
-        kept = {target.key for target in now.values()}  # another object of the same revision, after a restore, is no other
+        kept = {
+            target.key for target in now.values()
+        }  # another object of the same revision, after a restore, is no other
         gone = [target.key for target in before.values() if target.key not in kept]
         # The same key can come back with another spec: its first bearer was prepared for a write that was undone.
         stale = [target.key for target in added if self._indexed.get(target.key, target).spec != target.spec]
@@ -189,7 +191,8 @@ class Detection:
                 continue
             unavailable |= {GuardName(name) for name in scan.unavailable}
             if scan.unscanned:
-                unavailable |= {GuardName.LEXICON} if use_lexicon else {GuardName.SEMANTIC}
+                unavailable |= {GuardName.LEXICON} if use_lexicon else set()
+                unavailable |= {GuardName.SEMANTIC} if semantic_toggle.enabled else set()
             for hit in scan.hits:
                 target = self._indexed.get(hit.key)
                 if target is None or (hit.key in findings and findings[hit.key].score >= hit.score):

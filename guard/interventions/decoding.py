@@ -28,7 +28,9 @@ class Constrain(InModelIntervention):
         self._sets: dict[tuple[str, Gating], str] = {}  # by target key: a request must not pay for its phrases
 
     async def controls(self, request: GuardedRequest, targets: tuple[ForgetTarget, ...], gating: Gating) -> Controls:
-        """See :meth:`InModelIntervention.controls`."""
+        """See :meth:`InModelIntervention.controls`; a flagged request for ``prompt_logprobs`` is refused."""
+        if gating is Gating.GATED and request.params.prompt_logprobs is not None:
+            raise UnpreparedError("constrain acts on what is said, and the client reads what could come in the prompt")
         sets = [await self._set(target, gating) for target in targets]
         penalty = _PENALTY if gating is Gating.GATED else 0.0
         return Controls(constraint=Constraint(tuple(sets), request.view.tail, penalty))

@@ -158,3 +158,15 @@ def test_tools_of_monitored_targets_stay(detection):
     snapshot = _snapshot(_target("Zedo Frobisher", mode="monitor", tools=["get_weather"]))
     detection.prepare(snapshot)
     assert forgotten_tools(snapshot.policies[TENANT.id]) == frozenset()
+
+
+async def test_what_was_not_read_was_not_read_by_any_guard(tmp_path):
+    detector, store = TextDetector(window_budget=100), Store.open(f"sqlite:///{tmp_path / 'lethe.db'}")
+    detection = Detection(detector, store)
+    snapshot = _snapshot(_target("Zedo Frobisher"))
+    detection.prepare(snapshot)
+    text = "Where does he live? " + "a kettle " * 50
+    verdict = await detection.judge(snapshot.policies[TENANT.id], [text], [text])
+    assert set(verdict.unavailable) == {GuardName.LEXICON, GuardName.SEMANTIC}
+    detector.close()
+    store.close()
