@@ -7,7 +7,7 @@ toggle, the target's ``all_tenants`` default. A lock is a floor: what comes afte
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from guard.types import (
     ActiveTarget,
@@ -83,17 +83,18 @@ def resolve_target(
     auto = spec.action == AUTO
     if toggle is not None and toggle.enabled:
         own = action if toggle.action is None else _concrete(toggle.action, defaults)
-        if toggle.action is not None:
-            auto = toggle.action == AUTO and (auto or not locked_on)
         if not (locked_on and gating is Gating.ALWAYS):
             gating = toggle.gating or gating
         if locked_on:
             action = strictest((action, own), defaults.strictness)
+            # What was chosen for the target may be stricter than any action that is named, a refusal aside.
+            auto = auto and (toggle.action in (None, AUTO) or not _refuses(action, defaults))
             # None is the detector's calibrated threshold: whether a number is below it cannot be said here.
             if threshold is not None and toggle.threshold is not None:
                 threshold = min(threshold, toggle.threshold)
         else:
             action, threshold = own, threshold if toggle.threshold is None else toggle.threshold
+            auto = auto if toggle.action is None else toggle.action == AUTO
     return ActiveTarget(target, action, threshold, spec.mode, gating, auto)
 
 
@@ -149,9 +150,15 @@ def loosens_target(
 ) -> bool:
     """Whether a tenant would be less guarded against ``target`` with ``after`` than with ``before``.
 
-    A threshold that goes from or to the calibrated one counts as loosening, and so does going to ``auto``: neither can
-    be shown to be none.
+    It counts, too, if the tenant would be so once the operator has the target on for all tenants and unlocked: else a
+    toggle without effect could be put there in advance. A threshold that goes from or to the calibrated one counts as
+    loosening, and so does going to ``auto``, or from it to anything but a refusal: neither can be shown to be none.
     """
+    on_for_all = replace(target, spec=target.spec.model_copy(update={"all_tenants": True, "locked": False}))
+    return any(_loosens(one, before, after, defaults) for one in (target, on_for_all))
+
+
+def _loosens(target: ForgetTarget, before: TargetToggle | None, after: TargetToggle | None, defaults: Defaults) -> bool:
     old, new = resolve_target(target, before, defaults), resolve_target(target, after, defaults)
     if old is None:
         return False
@@ -160,6 +167,8 @@ def loosens_target(
     if _rank(new.action, defaults.strictness) < _rank(old.action, defaults.strictness):
         return True
     if new.auto and not old.auto:  # what will be chosen may be less strict
+        return True
+    if old.auto and not new.auto and not _refuses(new.action, defaults):  # what was chosen may be stricter
         return True
     if old.gating is Gating.ALWAYS and new.gating is Gating.GATED:
         return True
@@ -199,22 +208,46 @@ def tenant_may_set_target(
 
 
 def tenant_may_set_guard(
-    tenant: Tenant, before: GuardToggle | None, after: GuardToggle | None, defaults: Defaults = DEFAULTS
+    policy: TenantPolicy,
+    toggles: Mapping[str, TargetToggle],
+    before: GuardToggle | None,
+    after: GuardToggle | None,
+    defaults: Defaults = DEFAULTS,
 ) -> bool:
     """Whether the tenant's own key may change its toggle of a guard (None: no toggle) in this way.
 
-    The rules are those of :func:`tenant_may_set_target`.
+    The rules are those of :func:`tenant_may_set_target`, and no guard may be loosened while a target that is on for
+    the tenant is locked: without guards such a target would be as good as off.
+
+    Args:
+        policy: the tenant's, as it is.
+        toggles: the tenant's own, by target id.
+        before: the toggle as it is.
+        after: the toggle as it is to be.
+        defaults: for what is not said.
     """
     old, new = before or defaults.guard, after or defaults.guard
     if new.locked != old.locked:
         return False
     if not loosens_guard(old, new):
         return True
-    return tenant.spec.self_service and not old.locked
+    if old.locked or any(_is_locked(active.target, toggles) for active in policy.targets.values()):
+        return False
+    return policy.tenant.spec.self_service
+
+
+def _is_locked(target: ForgetTarget, toggles: Mapping[str, TargetToggle]) -> bool:
+    toggle = toggles.get(target.id)
+    return target.spec.locked or (toggle is not None and toggle.locked)
 
 
 def _concrete(action: str, defaults: Defaults) -> str:
     return defaults.action if action == AUTO else action
+
+
+def _refuses(action: str, defaults: Defaults) -> bool:
+    """Whether an action is at least as strict as a refusal, and so as anything that may be chosen for a target."""
+    return _rank(action, defaults.strictness) >= _rank(REFUSE, defaults.strictness)
 
 
 def _rank(action: str, strictness: Mapping[str, int]) -> float:

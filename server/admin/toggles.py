@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from guard import policy
+from guard.snapshot import Snapshot, advance
 from guard.store import NotFoundError, Reader, ToggleRow, Writer
 from guard.types import GuardName, GuardToggle, Principal, Scope, TargetToggle
 from server.admin.context import AdminContext, DryRun, IfMatch, OwnTenant, TargetId, TenantId, set_etag
@@ -50,7 +51,7 @@ def build(context: AdminContext) -> APIRouter:
         """Say how the tenant uses the target. What is not given is the target's own.
 
         The tenant's own key may always tighten; it may loosen what the operator has not locked if the tenant has
-        `self_service`; it may never lock or unlock.
+        `self_service`; it may never lock or unlock. What would loosen were the target on for all tenants counts too.
         """
         context.check_action(toggle.action)
         expected = context.expected(if_match)
@@ -108,7 +109,8 @@ def build(context: AdminContext) -> APIRouter:
     ) -> GuardToggleOut:
         """Say whether the guard works for the tenant, how long it may take and what counts when it cannot judge.
 
-        The bounds for a tenant's own key are those of its targets.
+        The bounds for a tenant's own key are those of its targets; while a target that is on for it is locked, it may
+        loosen no guard.
         """
         expected = context.expected(if_match)
 
@@ -159,8 +161,17 @@ def build(context: AdminContext) -> APIRouter:
             return
         row = writer.guard_toggle(tenant_id, guard)
         before = None if row is None else row.toggle
-        if not policy.tenant_may_set_guard(writer.tenant(tenant_id), before, after, defaults):
+        state = _state(writer)
+        toggles = state.toggles.get(writer.tenant(tenant_id).id, {})
+        if not policy.tenant_may_set_guard(state.policies[tenant_id], toggles, before, after, defaults):
             raise _loosening()
+
+    def _state(writer: Writer) -> Snapshot:
+        """The state inside the transaction: another process may have locked a target that the snapshot has unlocked."""
+        known = context.service.registry.snapshot
+        if writer.revision() < known.revision:  # the database was put back to an earlier state
+            known = Snapshot()
+        return advance(known, writer.changes_since(known.revision), defaults)
 
     return router
 

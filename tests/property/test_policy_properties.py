@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guard.policy import REFUSE, Defaults, decide, resolve, resolve_target, tenant_may_set_target
+from guard.policy import REFUSE, Defaults, decide, loosens_target, resolve, resolve_target, tenant_may_set_target
 from guard.types import (
     Finding,
     ForgetTarget,
@@ -126,6 +126,38 @@ def test_no_sequence_of_a_tenants_own_changes_gets_below_a_lock(
     assert active.threshold == floor.threshold or (
         active.threshold is not None and floor.threshold is not None and active.threshold < floor.threshold
     )
+
+
+@given(specs, st.none() | target_toggles, st.sampled_from(["refuse", "clamp", "prefix"]))
+def test_no_toggle_takes_a_locked_target_below_what_is_chosen_for_it(
+    spec: TargetSpec, toggle: TargetToggle | None, default: str
+) -> None:
+    defaults = Defaults(default, strictness=STRICTNESS)
+    target = ForgetTarget("tgt_0", 1, spec.model_copy(update={"locked": True, "all_tenants": True}), NOW, NOW)
+    floor, active = resolve_target(target, None, defaults), resolve_target(target, toggle, defaults)
+    assert floor is not None and active is not None
+    assert active.auto == floor.auto or (floor.auto and STRICTNESS.get(active.action, 100) == STRICTNESS[REFUSE])
+
+
+@given(
+    specs,
+    st.lists(st.none() | target_toggles, max_size=8),
+    st.sampled_from(["refuse", "clamp", "prefix"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_without_self_service_nothing_is_put_there_in_advance(
+    spec: TargetSpec, wishes: list[TargetToggle | None], default: str, all_tenants: bool, locked: bool
+) -> None:
+    defaults = Defaults(default, strictness=STRICTNESS)
+    target = ForgetTarget("tgt_0", 1, spec, NOW, NOW)
+    tenant = Tenant("ten_1", 1, TenantSpec(name="t"), NOW, NOW)
+    current: TargetToggle | None = None
+    for wish in wishes:
+        if tenant_may_set_target(tenant, target, current, wish, defaults):
+            current = wish
+    later = spec.model_copy(update={"all_tenants": all_tenants, "locked": locked})
+    assert not loosens_target(ForgetTarget("tgt_0", 2, later, NOW, NOW), None, current, defaults)
 
 
 @given(specs, st.lists(st.none() | target_toggles, max_size=8))

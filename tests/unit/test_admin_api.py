@@ -193,6 +193,40 @@ class TestTenantKeys:
         await http.put(path, json={"enabled": True, "locked": True})
         assert (await own.put(path, json={"enabled": False})).status_code == 403
 
+    async def test_no_guard_is_switched_off_under_a_lock(self, setup, http):
+        tenant, target, own = setup
+        await http.patch(f"/v1/guard/tenants/{tenant['id']}", json={"self_service": True})
+        toggle = f"/v1/guard/tenants/{tenant['id']}/targets/{target['id']}"
+        guards = [f"/v1/guard/tenants/{tenant['id']}/guards/{guard.value}" for guard in GuardName]
+        lock = {"enabled": True, "locked": True}
+        for change, body, undo in (
+            (f"/v1/guard/targets/{target['id']}", {"all_tenants": True, "locked": True}, {"all_tenants": False}),
+            (toggle, lock, {"enabled": False}),
+        ):
+            send = http.put if change == toggle else http.patch
+            assert (await send(change, json=body)).status_code == 200
+            assert {(await own.put(guard, json={"enabled": False})).status_code for guard in guards} == {403}
+            assert (await send(change, json=undo)).status_code == 200
+            assert (await own.put(guards[0], json={"enabled": False})).status_code == 200
+            assert (await own.delete(guards[0])).status_code == 204
+
+    async def test_a_lock_of_another_process_counts_before_it_is_known_here(self, setup, http, service):
+        tenant, target, own = setup
+        await http.patch(f"/v1/guard/tenants/{tenant['id']}", json={"self_service": True})
+        guard = f"/v1/guard/tenants/{tenant['id']}/guards/lexicon"
+        service.registry.close()  # it follows the database no more
+        with service.store.write() as writer:
+            spec = writer.target(target["id"]).spec.model_copy(update={"all_tenants": True, "locked": True})
+            writer.update_target(target["id"], spec)
+        assert (await own.put(guard, json={"enabled": False})).status_code == 403
+
+    async def test_nothing_is_switched_off_in_advance(self, setup, http):
+        tenant, target, own = setup
+        path = f"/v1/guard/tenants/{tenant['id']}/targets/{target['id']}"
+        assert (await own.put(path, json={"enabled": False})).status_code == 403
+        await http.patch(f"/v1/guard/targets/{target['id']}", json={"all_tenants": True})
+        assert await _flagged(http, "acme")
+
     async def test_it_sees_no_one_else(self, setup, http):
         other = await _tenant(http, "other")
         _, _, own = setup

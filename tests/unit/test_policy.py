@@ -74,6 +74,20 @@ class TestAuto:
         assert not tenant_may_set_target(tenant(), target(), refused, auto)
         assert tenant_may_set_target(tenant(), target(), auto, refused)
 
+    @pytest.mark.parametrize("default", ["prefix", "eco"])
+    def test_going_from_it_loosens_but_for_a_refusal(self, default: str) -> None:
+        defaults = Defaults(default, strictness={"refuse": 100, "lunar": 40, "eco": 20, "prefix": 10})
+        for action, may in (("prefix", False), ("eco", False), ("lunar", False), ("refuse", True), ("odd", True)):
+            named = TargetToggle(enabled=True, action=action)
+            assert tenant_may_set_target(tenant(), target(all_tenants=True), None, named, defaults) is may
+
+    @pytest.mark.parametrize(("action", "is_open"), [("prefix", True), ("lunar", True), ("refuse", False)])
+    def test_a_locked_target_stays_open_to_a_choice_that_may_be_stricter(self, action: str, is_open: bool) -> None:
+        defaults = Defaults("prefix", strictness={"refuse": 100, "lunar": 40, "prefix": 10})
+        locked, named = target(locked=True, all_tenants=True), TargetToggle(enabled=True, action=action)
+        active = resolve_target(locked, named, defaults)
+        assert active and (active.action, active.auto) == (action, is_open)
+
 
 class TestGating:
     def test_a_toggle_says_otherwise_unless_the_operator_locked_it(self) -> None:
@@ -207,7 +221,15 @@ class TestTenantsOwnKey:
             ({"all_tenants": True}, None, OFF, False, True),
             ({"locked": True}, ON, OFF, False, False),
             ({"locked": True}, None, ON, True, True),
-            ({"locked": True, "all_tenants": True}, None, OFF, True, True),  # without effect, so harmless
+            # Without effect while it is locked, and off as soon as it is not.
+            ({"locked": True, "all_tenants": True}, None, OFF, False, False),
+            ({"locked": True}, None, OFF, False, False),
+            # Without effect, or a tightening, until it is on for all tenants.
+            ({}, None, OFF, False, True),
+            ({}, None, TargetToggle(enabled=True, action="prefix"), False, True),
+            ({"gating": "always"}, None, TargetToggle(enabled=True, gating=Gating.GATED), False, True),
+            ({}, OFF, None, True, True),
+            ({}, OFF, TargetToggle(enabled=True, action="prefix"), True, True),  # the operator had it off
             ({}, ON.model_copy(update={"locked": True}), OFF.model_copy(update={"locked": True}), False, False),
             ({}, ON, ON.model_copy(update={"locked": True}), False, False),  # may not lock
             ({}, ON.model_copy(update={"locked": True}), ON, False, False),  # may not unlock
@@ -246,8 +268,29 @@ class TestTenantsOwnKey:
     def test_guards(
         self, before: GuardToggle | None, after: GuardToggle | None, plain: bool, self_service: bool
     ) -> None:
-        assert tenant_may_set_guard(tenant(), before, after) is plain
-        assert tenant_may_set_guard(tenant(self_service=True), before, after) is self_service
+        for own, may in ((tenant(), plain), (tenant(self_service=True), self_service)):
+            assert tenant_may_set_guard(TenantPolicy(own), {}, before, after) is may
+
+    @pytest.mark.parametrize(
+        ("specs", "toggles", "may"),
+        [
+            ([{}], {"tgt_0": ON}, True),
+            ([{}, {"all_tenants": True, "locked": True}], {"tgt_0": ON}, False),
+            ([{"locked": True}], {"tgt_0": ON}, False),
+            ([{}], {"tgt_0": ON.model_copy(update={"locked": True})}, False),
+            ([{"all_tenants": True}], {"tgt_0": ON.model_copy(update={"locked": True})}, False),
+            ([{"locked": True}], {}, True),  # locked, and not on
+            ([{}], {"tgt_0": OFF.model_copy(update={"locked": True})}, True),
+        ],
+    )
+    def test_no_guard_is_loosened_while_a_target_that_is_on_is_locked(
+        self, specs: list[dict[str, object]], toggles: dict[str, TargetToggle], may: bool
+    ) -> None:
+        targets = [target(f"tgt_{number}", **spec) for number, spec in enumerate(specs)]
+        policy = resolve(tenant(self_service=True), targets, toggles, {})
+        assert tenant_may_set_guard(policy, toggles, None, GuardToggle(enabled=False)) is may
+        assert tenant_may_set_guard(policy, toggles, None, GuardToggle(on_error=OnError.OPEN)) is may
+        assert tenant_may_set_guard(policy, toggles, GuardToggle(enabled=False), None)
 
     def test_a_guard_that_is_off_cannot_be_loosened_further(self) -> None:
         assert not loosens_guard(GuardToggle(enabled=False), GuardToggle(enabled=False, on_error=OnError.OPEN))
