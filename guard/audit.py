@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from prometheus_client import Counter
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from guard.caller import Caller
 from guard.store import Store
@@ -37,6 +39,7 @@ _GROUP_S = 0.05  # how long the first entry of a group waits for others
 _GROUP_AT_MOST = 1_000
 _ATTEMPTS = 5  # to write a group while the database is unavailable
 _PRUNE_EVERY_S = 3_600.0
+_CLOSE_S = 30.0  # how long closing waits for the database
 
 
 class AuditLostError(Exception):
@@ -124,12 +127,23 @@ class AuditLog:
         return written
 
     def close(self) -> None:
-        """Write what waits, and stop. Entries recorded later are lost, and counted as such."""
+        """Write what waits, and stop. Entries recorded later are lost, and counted as such.
+
+        So is what the database has not taken after 30 seconds: a server whose database is away must be able to end.
+        """
         with self._lock:
             closed, self._closing = self._closing, True
+        until = time.monotonic() + _CLOSE_S
         if not closed:
-            self._queue.put(None)
-        self._thread.join()
+            with suppress(queue.Full):  # the thread is stuck, or ended by what it could not survive
+                self._queue.put(None, timeout=_CLOSE_S)
+        self._thread.join(max(0.0, until - time.monotonic()))
+        waiting = self._waiting()
+        if waiting:
+            _lose(waiting, "it was closed while the database was unavailable")
+        if self._thread.is_alive():  # it ends when it gets on, should the process live so long
+            with suppress(queue.Full):
+                self._queue.put_nowait(None)
 
     def query(
         self,
@@ -150,6 +164,16 @@ class AuditLog:
         if self._retention_days is None:
             return 0
         return prune_audit(self._store, datetime.now(UTC) - timedelta(days=self._retention_days))
+
+    def _waiting(self) -> list[Future[None]]:
+        """Take all entries out of the queue."""
+        waiting = []
+        with suppress(queue.Empty):
+            while True:
+                item = self._queue.get_nowait()
+                if item is not None:
+                    waiting.append(item[1])
+        return waiting
 
     def _run(self) -> None:
         prune_at = time.monotonic()
@@ -187,7 +211,7 @@ class AuditLog:
         for attempt in range(_ATTEMPTS):
             try:
                 insert_audit(self._store, [entry for entry, _ in group])
-            except OperationalError:
+            except (OperationalError, PoolTimeoutError):
                 time.sleep(_GROUP_S * 2**attempt)
             except Exception as error:  # the thread must live
                 if len(group) == 1:
@@ -205,7 +229,7 @@ class AuditLog:
     def _prune_quietly(self) -> None:
         try:
             self.prune()
-        except DBAPIError as error:
+        except Exception as error:  # the thread must live
             logger.error("Could not prune the audit (%s)", type(error).__name__)
 
 

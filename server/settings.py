@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     poll_interval: Annotated[float, Field(gt=0, le=60)] = Field(
         0.25, description="Seconds between looks at the database for changes made by other processes."
     )
-    audit_retention_days: Annotated[int, Field(gt=0)] | None = Field(
-        None, description="Days that audit entries are kept; by default for ever."
+    audit_retention_days: Annotated[int, Field(gt=0, le=36_500)] | None = Field(
+        None, description="Days that audit entries are kept, at most 36,500; by default for ever."
     )
     sae: str | None = Field(
         None, description="A sparse autoencoder of the served model: a folder, a file, or a release of sae-lens."

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from databases import database_url, postgres_server  # noqa: F401  (fixtures)
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from guard import audit as audit_module
 from guard.audit import AuditEntry, AuditFilter, AuditFinding, AuditLog, AuditLostError, audit_entry
@@ -148,6 +149,56 @@ class TestWriting:
         monkeypatch.setattr(audit_module, "insert_audit", flaky)
         log.record(ENTRY).result(10)
         assert len(log.query().entries) == 1
+
+
+    def test_the_database_may_be_busy_for_a_while(self, log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
+        insert, failures = audit_module.insert_audit, iter([True])
+
+        def busy(store: Store, entries: list[AuditEntry]) -> None:
+            if next(failures, False):
+                raise PoolTimeoutError("QueuePool limit reached")
+            insert(store, entries)
+
+        monkeypatch.setattr(audit_module, "insert_audit", busy)
+        log.record(ENTRY).result(10)
+        assert len(log.query().entries) == 1
+
+    @pytest.mark.parametrize("error", [OverflowError, PoolTimeoutError, RuntimeError])
+    def test_pruning_that_fails_ends_nothing(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    ) -> None:
+        def failing(*_: object) -> int:
+            raise error
+
+        monkeypatch.setattr(audit_module, "prune_audit", failing)
+        log = AuditLog(store, retention_days=30)  # prunes when it starts
+        log.record(ENTRY).result(10)
+        log.close()
+
+    def test_a_retention_beyond_all_dates_ends_nothing(self, store: Store) -> None:
+        log = AuditLog(store, retention_days=10**6)
+        log.record(ENTRY).result(10)
+        log.close()
+
+    def test_closing_ends_where_the_database_does_not_answer(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gate = threading.Event()
+        monkeypatch.setattr(audit_module, "_CLOSE_S", 0.2)
+        monkeypatch.setattr(audit_module, "insert_audit", lambda *_: gate.wait(10))
+        log = AuditLog(store, capacity=5)
+        before = dropped()
+        log.record(ENTRY)
+        time.sleep(0.2)  # the writer has it, and is stuck
+        waiting = [log.record(ENTRY) for _ in range(5)]
+        closing = threading.Thread(target=log.close, daemon=True)
+        closing.start()
+        closing.join(5)
+        assert not closing.is_alive() and dropped() - before == 5
+        assert all(isinstance(one.exception(0), AuditLostError) for one in waiting)
+        gate.set()
+        log.close()
+        assert not log._thread.is_alive()
 
 
 class TestReading:
