@@ -184,7 +184,13 @@ class Writer(Reader):
         return self._revoke(schema.api_keys.c.tenant_id == tenant_id)
 
     def replace_settings_key(self, key: str) -> None:
-        """Make ``key`` the one admin key that comes from the settings, ending the validity of the one before."""
+        """Make ``key`` the one admin key that comes from the settings, ending the validity of the one before.
+
+        An admin key that was made otherwise becomes the one of the settings, and ends with the next.
+
+        Raises:
+            InvalidChangeError: it is a tenant's key.
+        """
         table = schema.api_keys
         row = self.connection.execute(sa.select(table).where(table.c.hash == hash_key(key))).one_or_none()
         if row is None:
@@ -192,7 +198,7 @@ class Writer(Reader):
             self.add_key(key, Scope.ADMIN, None, from_settings=True)
         elif row.scope != Scope.ADMIN.value:
             raise InvalidChangeError("the admin key of the settings is a tenant's key")
-        elif row.revoked_at is not None:
+        elif row.revoked_at is not None or not row.from_settings:
             self._revoke(table.c.from_settings)
             values = {"revoked_at": None, "from_settings": True, "changed_at": self._bump()}
             self.connection.execute(sa.update(table).where(table.c.id == row.id).values(values))

@@ -231,6 +231,19 @@ class TestTenantsAndKeys:
                 writer.replace_settings_key(key)
             assert set(valid()) == {hash_key("generated"), hash_key(key)}
 
+    def test_a_key_that_was_made_otherwise_can_become_the_one_of_the_settings(self, store: Store) -> None:
+        def valid() -> set[str]:
+            with store.read() as reader:
+                return {key.hash for key in reader.keys(None) if key.revoked_at is None}
+
+        with store.write() as writer:
+            writer.replace_settings_key("first")
+            writer.add_key("made", Scope.ADMIN, None)
+        for key in ("made", "made", "last"):
+            with store.write() as writer:
+                writer.replace_settings_key(key)
+            assert valid() == {hash_key(key)}
+
 
 class TestToggles:
     def test_their_revision_never_recurs(self, store: Store) -> None:
