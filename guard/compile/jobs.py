@@ -28,6 +28,8 @@ Fit = Callable[[ForgetTarget, Progress], Awaitable[Artifact]]
 
 #: Jobs that are remembered after their end.
 _REMEMBERED = 1000
+#: Seconds that closing waits for a fit that does not stop when it is told to.
+_CLOSE_S = 10.0
 
 
 class JobState(StrEnum):
@@ -90,7 +92,8 @@ class Compiler:
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._running: tuple[Job, asyncio.Task[None]] | None = None
-        self._closing = False
+        self._closing = False  # jobs are left to the next process
+        self._closed = False  # and nothing more happens to them here
 
     @property
     def interventions(self) -> tuple[str, ...]:
@@ -104,11 +107,13 @@ class Compiler:
 
     def start(self) -> None:
         """Go on with jobs that a process left behind that has ended, now and whenever there are any."""
-        if self._keeper is None and self._queue is not None:
+        if self._keeper is None and self._queue is not None and not self._closing:
             self._keeper = asyncio.create_task(self._keep(self._queue), name="lethe-compile-queue")
 
     async def submit(self, target: ForgetTarget, interventions: Sequence[str], *, again: bool = False) -> Job:
         """Queue a job; the same one again while it has not ended is the same job.
+
+        One that was asked for without ``again`` is not the same as one with it: it would keep what is to be fitted anew.
 
         Raises:
             ValueError: one of ``interventions`` cannot be fitted, or not on what is known of the target.
@@ -120,7 +125,8 @@ class Compiler:
         if SKILL in wanted:
             check(target.spec)
         for job in self._jobs.values():
-            if job.target.key == target.key and job.interventions == wanted and not job.state.ended:
+            same = job.target.key == target.key and job.interventions == wanted
+            if same and (job.again or not again) and not job.state.ended:
                 return job
         job = Job(f"job_{secrets.token_hex(8)}", target, wanted, again)
         self._remember(job)
@@ -161,7 +167,7 @@ class Compiler:
         return job
 
     async def follow(self, job_id: str) -> AsyncIterator[Job]:
-        """The job now and after every change, until it has ended.
+        """The job now and after every change, until it has ended or :meth:`close` leaves it to the next process.
 
         Raises:
             KeyError: there is none.
@@ -170,17 +176,26 @@ class Compiler:
         while True:
             changed = job.changed
             yield job
-            if job.state.ended:
+            if job.state.ended or self._closed:
                 return
             await changed.wait()
 
     async def close(self) -> None:
-        """Stop working. What was fitted is kept, and jobs that have not ended are left to whoever starts next."""
+        """Stop working. What was fitted is kept, and jobs that have not ended are left to whoever starts next.
+
+        Nobody follows a job any more when this returns: a server ends only when its last answer has.
+        """
         self._closing = True
-        tasks = [task for task in (self._keeper, self._worker) if task is not None]
+        running = None if self._running is None else self._running[1]
+        tasks = [task for task in (self._keeper, self._worker, running) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_S)
+        self._closed = True
+        for job in self._jobs.values():
+            if not job.state.ended:
+                _change(job)
         if self._queue is not None:
             await asyncio.to_thread(self._queue.release)
 
@@ -191,7 +206,7 @@ class Compiler:
 
     def _enqueue(self, job: Job) -> None:
         self._waiting.put_nowait(job)
-        if self._worker is None:
+        if self._worker is None and not self._closing:
             self._worker = asyncio.create_task(self._work(), name="lethe-compiler")
 
     async def _keep(self, queue: JobQueue) -> None:

@@ -98,7 +98,8 @@ def build(context: AdminContext, fitting: Fitting | None) -> APIRouter:
         """Start a job in the background, or find the same one that has not ended.
 
         It fits through the serving engine at low priority. What was fitted before is kept unless `again` is set, so a
-        job that was broken off costs only what is missing. After a restart, jobs go on by themselves.
+        job that was broken off costs only what is missing; a job without `again` is not the same as one with it. After
+        a restart, jobs go on by themselves.
         """
         compiler = there().compiler
         wanted = request or CompileRequest()
@@ -145,7 +146,7 @@ def build(context: AdminContext, fitting: Fitting | None) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {}}, "description": "A job as JSON at every change"}},
     )
     async def follow_job(job_id: JobId) -> StreamingResponse:
-        """Server-sent events: the job now and after every change, until it has ended."""
+        """Server-sent events: the job now and after every change, until it or the server has ended."""
         job = job_of(job_id)
 
         async def events() -> AsyncIterator[str]:

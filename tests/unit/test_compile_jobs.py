@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,58 @@ async def test_the_same_job_twice_is_one_job(compiler: Compiler) -> None:
     target = _target(compiler)
     assert await compiler.submit(target, ["slow"]) is await compiler.submit(target, ["slow", "slow"])
     assert len(compiler.jobs()) == 1
+
+
+async def test_a_job_that_keeps_what_was_fitted_is_not_the_one_that_fits_anew(compiler: Compiler, fits: _Fits) -> None:
+    target = _target(compiler)
+    await _ended(compiler, (await compiler.submit(target, ["quick"])).id)
+    blocking = await compiler.submit(_target(compiler, "Other"), ["slow"])
+    keeping = await compiler.submit(target, ["quick"])
+    anew = await compiler.submit(target, ["quick"], again=True)
+    assert anew is not keeping
+    assert await compiler.submit(target, ["quick"], again=True) is anew
+    assert await compiler.submit(target, ["quick"]) in (keeping, anew)
+    fits.go_on.set()
+    for job in (blocking, keeping, anew):
+        assert (await _ended(compiler, job.id))[-1][0] is JobState.DONE
+    assert [name for name, of in fits.calls if of == target.id] == ["quick", "quick"]
+
+
+async def test_closing_ends_all_who_follow(compiler: Compiler) -> None:
+    jobs = [await compiler.submit(_target(compiler, name), ["slow"]) for name in ("First", "Second", "Third")]
+    following = [asyncio.create_task(_ended(compiler, job.id)) for job in jobs]
+    while not jobs[0].stage:
+        await asyncio.sleep(0.01)
+    await compiler.close()
+    async with asyncio.timeout(5):
+        seen = await asyncio.gather(*following)
+        assert seen[0][-1][0] is JobState.CANCELLED and seen[1][-1][0] is JobState.QUEUED
+        late = await compiler.submit(_target(compiler, "Late"), ["slow"])
+        assert (await _ended(compiler, late.id))[-1][0] is JobState.QUEUED
+    assert await _left_behind(compiler) == {job.id for job in (*jobs, late)}
+
+
+async def test_closing_ends_though_a_fit_does_not_stop(
+    compiler: Compiler, fits: _Fits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guard.compile.jobs._CLOSE_S", 0.1)
+
+    async def stubborn(target: ForgetTarget, progress: Progress) -> Artifact:
+        progress("waiting", 0.0)
+        while not fits.go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await fits.go_on.wait()
+        return Artifact("slow", "model")
+
+    compiler._fits["slow"] = stubborn  # type: ignore[index]
+    job = await compiler.submit(_target(compiler), ["slow"])
+    following = asyncio.create_task(_ended(compiler, job.id))
+    while not job.stage:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await compiler.close()
+        await following
+    fits.go_on.set()
 
 
 async def test_running_and_waiting_jobs_can_be_cancelled(compiler: Compiler, fits: _Fits) -> None:
