@@ -150,7 +150,6 @@ class TestWriting:
         log.record(ENTRY).result(10)
         assert len(log.query().entries) == 1
 
-
     def test_the_database_may_be_busy_for_a_while(self, log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
         insert, failures = audit_module.insert_audit, iter([True])
 
