@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guard.caller import CALLER
 from guard.service import GuardService
 from guard.types import Mode, TenantPolicy
 from server.auth import route_path
+from server.errors import anthropic_error_response, error_response
 
 #: Routes whose requests may offer tools.
 _OFFERING = frozenset(
@@ -52,7 +54,11 @@ class ToolMiddleware:
         body = await _body(receive)
         if body is None:  # the client is gone
             return
-        rewritten = _rewritten(body, forgotten)
+        try:
+            rewritten = _rewritten(body, forgotten)
+        except RecursionError:  # whether vLLM would read it depends on how deep its own stack is by then
+            await _unreadable(route_path(scope))(scope, receive, send)
+            return
         headers = MutableHeaders(raw=list(scope["headers"]))
         if "content-length" in headers:
             headers["content-length"] = str(len(rewritten))
@@ -88,7 +94,7 @@ def without_tools(request: dict[str, Any], forgotten: Collection[str]) -> None:
         if offered and not request["tools"]:
             del request["tools"]
             choice = request.get("tool_choice")
-            if (choice.get("type") if isinstance(choice, dict) else choice) in _FREE:
+            if _is_among(choice.get("type") if isinstance(choice, dict) else choice, _FREE):
                 del request["tool_choice"]
     for message in _dicts(request.get("messages")):
         if isinstance(content := message.get("content"), list):
@@ -120,11 +126,18 @@ def _name(tool: dict[str, Any]) -> str:
 
 def _changes(block: Any, names: Collection[str]) -> bool:
     """Whether a block offers or takes back a forgotten tool."""
-    if not isinstance(block, dict) or block.get("type") not in _CHANGES or not isinstance(block.get("tool"), dict):
+    if not isinstance(block, dict) or not _is_among(block.get("type"), _CHANGES):
+        return False
+    if not isinstance(block.get("tool"), dict):
         return False
     tool = block["tool"]
     definition = tool.get("definition")
     return _name(definition if isinstance(definition, dict) else tool).casefold() in names
+
+
+def _is_among(value: Any, names: Collection[str]) -> bool:
+    """Whether a value that a client sent, which need not be a string nor hashable, is one of these."""
+    return isinstance(value, str) and value in names
 
 
 def _dicts(value: Any) -> Iterable[dict[str, Any]]:
@@ -140,6 +153,14 @@ def _rewritten(body: bytes, forgotten: Collection[str]) -> bytes:
         return body
     without_tools(request, forgotten)
     return json.dumps(request).encode()
+
+
+def _unreadable(path: str) -> JSONResponse:
+    """What FastAPI says of a body that is too deep for it, in the shape of the route."""
+    message = "There was an error parsing the body"
+    if path.startswith("/v1/messages"):
+        return anthropic_error_response(400, message)
+    return error_response(400, message, code="invalid_value")
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -113,7 +113,7 @@ class Compiler:
     async def submit(self, target: ForgetTarget, interventions: Sequence[str], *, again: bool = False) -> Job:
         """Queue a job; the same one again while it has not ended is the same job.
 
-        One that was asked for without ``again`` is not the same as one with it: it would keep what is to be fitted anew.
+        One that was asked for without ``again`` is not the same as one with it: it keeps what is to be fitted anew.
 
         Raises:
             ValueError: one of ``interventions`` cannot be fitted, or not on what is known of the target.

@@ -48,6 +48,13 @@ def test_the_last_tool_takes_a_free_choice_along(choice: Any) -> None:
     assert request == {}
 
 
+@pytest.mark.parametrize("choice", [[], {}, ["auto"], {"type": []}, {"type": {}}, 3, None])
+def test_a_choice_that_is_none_is_left_to_be_refused(choice: Any) -> None:
+    request = {"tools": [_CHAT], "tool_choice": choice}
+    without_tools(request, {"get_weather"})
+    assert request == {"tool_choice": choice}
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
 def test_a_choice_that_needs_a_tool_is_left_to_be_refused(choice: Any) -> None:
     request = {"tools": [_CHAT], "tool_choice": choice}
@@ -59,9 +66,10 @@ def test_tools_that_are_offered_within_a_conversation_go_too() -> None:
     definition = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": _MESSAGES}}
     reference = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "get_weather"}}
     text = {"type": "text", "text": "get_weather"}
-    request = {"messages": [{"role": "system", "content": [definition, text, reference]}, "odd"]}
+    strange = [{"type": kind, "tool": _MESSAGES} for kind in ([], {}, None, 3)]
+    request = {"messages": [{"role": "system", "content": [definition, text, reference, *strange]}, "odd"]}
     without_tools(request, {"get_weather"})
-    assert request == {"messages": [{"role": "system", "content": [text]}, "odd"]}
+    assert request == {"messages": [{"role": "system", "content": [text, *strange]}, "odd"]}
 
 
 @pytest.mark.parametrize("odd", [{"tools": None}, {"tools": {}}, {"tools": [{"function": None}, 3]}, {"messages": "x"}])
@@ -94,14 +102,18 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _through(tenant: str, body: bytes, path: str = "/v1/chat/completions", **more: Any) -> bytes:
+async def _sent(tenant: str, body: bytes, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
     token = CALLER.set(Caller(tenant, None, path))
     try:
         transport = httpx.ASGITransport(ToolMiddleware(_echo, _Service()), **more)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://lethe") as http:
-            response = await http.post(path, content=body)
+            return await http.post(path, content=body)
     finally:
         CALLER.reset(token)
+
+
+async def _through(tenant: str, body: bytes, path: str = "/v1/chat/completions", **more: Any) -> bytes:
+    response = await _sent(tenant, body, path, **more)
     assert int(response.headers["announced"]) == len(response.content)
     return response.content
 
@@ -125,6 +137,23 @@ async def test_other_requests_pass_byte_for_byte(tenant: str, path: str) -> None
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff\xfe"])
 async def test_what_is_no_json_object_is_passed_on(body: bytes) -> None:
     assert await _through("forgets", body) == body
+
+
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"tools": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens"])
+async def test_a_body_that_is_too_deep_to_be_read_is_refused(deep: bytes, path: str) -> None:
+    response = await _sent("forgets", deep, path)
+    assert response.status_code == 400 and response.json()["error"]["message"]
+    assert (response.json().get("type") == "error") is path.startswith("/v1/messages")
+
+
+@pytest.mark.parametrize("levels", [3, *range(300, 600, 20)])
+async def test_no_depth_hides_a_tool(levels: int) -> None:
+    namespaces = '{"type": "namespace", "name": "n", "tools": [' * levels
+    body = f'{{"tools": [{namespaces}{json.dumps(_RESPONSES)}{"]}" * levels}]}}'
+    response = await _sent("forgets", body.encode())
+    assert response.status_code == 400 or response.json() == {}
+    assert response.status_code == 200 or levels > 100
 
 
 async def test_a_client_that_leaves_while_it_sends_is_not_served() -> None:
