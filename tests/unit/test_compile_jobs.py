@@ -157,10 +157,12 @@ async def test_closing_ends_though_a_fit_does_not_stop(
     following = asyncio.create_task(_ended(compiler, job.id))
     while not job.stage:
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
-        await compiler.close()
-        await following
-    fits.go_on.set()
+    try:
+        async with asyncio.timeout(5):
+            await compiler.close()
+            await following
+    finally:
+        fits.go_on.set()
 
 
 async def test_running_and_waiting_jobs_can_be_cancelled(compiler: Compiler, fits: _Fits) -> None:
