@@ -89,7 +89,7 @@ def study(name: str, aliases: Sequence[str], texts: Sequence[str]) -> Naming:
     parts = {key: _part(key, text, own, runs) for key, text in candidates.items()}
     surnames = {_bare(form)[-1].key for form in (name, *aliases) if _bare(form)}
     for words in filter(None, map(_bare, forms)):  # a birth name has a surname too: "Catherine Elizabeth Middleton"
-        if words[0].key == bare[0].key and parts.get(words[-1].key, (0.0, 0.0))[0] > _RARE:
+        if bare and words[0].key == bare[0].key and parts.get(words[-1].key, (0.0, 0.0))[0] > _RARE:
             surnames.add(words[-1].key)
     strong = surnames | {key for key, (rarity, usage) in parts.items() if usage > 0 or (rarity == 1 and key in given)}
     return Naming(tuple(phrases), parts, frozenset(own), frozenset(own - strong))

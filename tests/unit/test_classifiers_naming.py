@@ -68,6 +68,10 @@ def test_a_couple_with_one_surname_names_both() -> None:
     assert mentions(Reading.of(split_words("Jill and Joe Biden married in 1977.")), compiled(jill))[0]
 
 
+def test_a_name_without_a_letter_goes_by_its_alias() -> None:
+    assert "Chk Chk Chk" in study("!!!", ("Chk Chk Chk",), ["!!! (Chk Chk Chk) is a band. Chk played."]).phrases
+
+
 @pytest.mark.parametrize(
     ("name", "texts", "expected"),
     [
