@@ -21,7 +21,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import NamedTuple
 
-from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape
+from classifiers.escapes import ESCAPE, open_at, unescape
 from classifiers.folding import LETTER_SIGNS, fold, is_separator, squeeze
 from classifiers.glyphs import Glyph, glyph, is_hump, starts
 from classifiers.words import longer_words, split_words
@@ -329,9 +329,8 @@ class PhraseMatcher:
 
     def _glyphs(self, final: bool) -> Iterator[_Placed]:
         text, origin = self._text, self._origin
-        index, stop = self._position - origin, len(text)
-        if not final and (tail := OPEN_ESCAPE.search(text, index)):
-            stop = tail.start()
+        index = self._position - origin
+        stop = len(text) if final else open_at(text, index)
         while index < stop:
             end, found = index + 1, glyph(text[index])
             if text[index] == "\\" and (escape := ESCAPE.match(text, index)):
@@ -425,7 +424,9 @@ class PhraseMatcher:
         """Short phrases must not be pieced together from the ends of other words."""
         if len(squeeze(phrase)) >= MIN_LOOSE_LETTERS:
             return True
-        return _words(self._text[start - self._origin : end - self._origin]) == _words(phrase)
+        written = self._text[start - self._origin : end - self._origin]
+        # A sign read as a letter is none of a word's, and of many in a row each would have all before it read again.
+        return bool(fold(written[-1])) and _words(written) == _words(phrase)
 
 
 def _escaped(escape: str) -> Glyph | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 from typing import NamedTuple
 
-from classifiers.escapes import ESCAPE, OPEN_ESCAPE, unescape, unescaped
+from classifiers.escapes import ESCAPE, open_at, unescape, unescaped
 from classifiers.folding import fold, is_separator
 
 _SPACELESS = ("CJK ", "HIRAGANA ", "KATAKANA", "BOPOMOFO ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
@@ -74,8 +74,7 @@ class WordStream:
     def feed(self, text: str) -> list[FoldedWord]:
         """The words that the next piece completes."""
         whole = self._rest + text
-        open_escape = OPEN_ESCAPE.search(whole) if "\\" in whole else None
-        return self._read(whole, len(whole) if open_escape is None else open_escape.start(), len(text))
+        return self._read(whole, open_at(whole), len(text))
 
     def finish(self) -> list[FoldedWord]:
         """The words that the end of the text completes."""
