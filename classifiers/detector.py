@@ -27,6 +27,7 @@ from classifiers.benign import prompts
 from classifiers.compiled import Compiled
 from classifiers.compiler import compile_profile
 from classifiers.encoder import SentenceEncoder
+from classifiers.escapes import paired
 from classifiers.features import FEATURES, Reading, names_in
 from classifiers.head import Head, shipped
 from classifiers.index import EvidenceIndex
@@ -359,8 +360,8 @@ def _best_of(some: Iterable[Sequence[Hit]]) -> tuple[Hit, ...]:
 def _around(text: str, match: Match) -> str:
     """The text around a match, shortened."""
     start = max(0, match.start - _SHOWN // 3)
-    return text[start : start + _SHOWN].strip()
+    return paired(text[start : start + _SHOWN].strip())
 
 
 def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return paired(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")

