@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import codecs
 import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
+from classifiers.ciphers import deciphered
+from classifiers.escapes import paired
 from classifiers.folding import LETTER_SIGNS, fold, is_separator
-from classifiers.words import is_function_word
 
 #: Encoded text inside encoded text is followed this deep.
 _DEPTH = 2
@@ -37,8 +37,6 @@ _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s:,]?){6,}(?![
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}|[\w.+~-]){3,}")
 _ESCAPES = re.compile(r"\\u[0-9a-fA-F]{4}")
 _BINARY = re.compile(r"(?:[01]{8}[\s,]*){4,}")
-_LATIN_WORD = re.compile(r"[A-Za-z]+")
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def plain(text: str) -> str:
@@ -57,7 +55,7 @@ def plain(text: str) -> str:
 def hidden(text: str, depth: int = _DEPTH) -> Iterator[str]:
     """Texts that are encoded inside ``text``.
 
-    Known are base64, hex, binary, percent, HTML and Unicode escapes, Caesar shifts (rot13), and text written backwards.
+    Known are base64, hex, binary, percent, HTML and Unicode escapes, and what :mod:`classifiers.ciphers` reads.
     """
     if depth == 0:
         return
@@ -79,35 +77,8 @@ def _decoded(text: str) -> Iterator[str]:
     if "&" in text and ";" in text and (unescaped := html.unescape(text)) != text:
         yield unescaped
     if _ESCAPES.search(text):
-        yield _ESCAPES.sub(lambda match: chr(int(match.group()[2:], 16)), text)
-    yield from _shifted(text)
-
-
-def _shifted(text: str) -> Iterator[str]:
-    """Caesar shifts (rot13 among them) and the reversed text, where they read more like language than the text does."""
-    words = [word.lower() for word in _LATIN_WORD.findall(text[:4000])]
-    if len(words) < 2:
-        return
-    bar = max(_sense(words), 0.15)
-    backwards = text[::-1]
-    if _sense([word.lower() for word in _LATIN_WORD.findall(backwards[-4000:])]) > bar:
-        yield backwards
-    if bar > 0.25:
-        return
-    for shift in range(1, 26):
-        table = str.maketrans(_ALPHABET, _ALPHABET[shift:] + _ALPHABET[:shift])
-        if _sense([word.translate(table) for word in words]) > bar:
-            yield codecs.decode(text, "rot13") if shift == 13 else text.translate(_shift_table(shift))
-
-
-def _shift_table(shift: int) -> dict[int, int]:
-    lower = _ALPHABET[shift:] + _ALPHABET[:shift]
-    return str.maketrans(_ALPHABET + _ALPHABET.upper(), lower + lower.upper())
-
-
-def _sense(words: list[str]) -> float:
-    """The share of ``words`` that are English function words of two letters or more."""
-    return sum(len(word) > 1 and is_function_word(word) for word in words) / max(1, len(words))
+        yield paired(_ESCAPES.sub(lambda match: chr(int(match.group()[2:], 16)), text))
+    yield from deciphered(text)
 
 
 def _bytes(decode: Callable[[str], bytes], run: str) -> Iterator[str]:

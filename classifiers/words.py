@@ -132,6 +132,11 @@ def is_function_word(word: str) -> bool:
     return _plain(word) in _FUNCTION_WORDS
 
 
+def function_words() -> frozenset[str]:
+    """All words that :func:`is_function_word` knows, in lower case."""
+    return _FUNCTION_WORDS
+
+
 class Longer(NamedTuple):
     """How some longer words go on, in folded letters; ``beginnings`` has every beginning of that, "" too."""
 

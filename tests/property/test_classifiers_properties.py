@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from classifiers.ciphers import deciphered
 from classifiers.detector import TextDetector, View
+from classifiers.escapes import OPEN_ESCAPE, open_at, paired
 from classifiers.normalise import hidden, plain
 from classifiers.phrase_index import PhraseIndex
 from classifiers.profile import Profile
@@ -63,6 +65,40 @@ def test_windows_cover_every_word(segments: list[str]) -> None:
 def test_normalising_never_raises_and_settles(text: str) -> None:
     assert isinstance(plain(text), str)
     assert all(isinstance(found, str) for found in hidden(text))
+
+
+@given(units=st.lists(st.integers(0, 0xFFFF), max_size=12))
+def test_whatever_escapes_stand_for_has_a_utf_8(units: list[int]) -> None:
+    assert all(found.encode() for found in hidden("so " + "".join(f"\\u{unit:04x}" for unit in units)))
+
+
+@given(text=st.text(st.characters() | st.characters(categories=["Cs"])))
+def test_pairing_surrogates_leaves_characters_and_nothing_else(text: str) -> None:
+    assert paired(text).encode().decode("utf-8") == paired(text)
+    assert [c for c in paired(text) if c.isascii()] == [c for c in text if c.isascii()]
+
+
+@given(text=ANY_TEXT)
+def test_pairing_makes_the_text_of_its_pairs(text: str) -> None:
+    units = text.encode("utf-16-be")
+    assert paired(text) == text
+    assert paired("".join(chr(int.from_bytes(units[at : at + 2])) for at in range(0, len(units), 2))) == text
+
+
+@given(text=st.text("\\uuud8Dc0n ", max_size=30), start=st.integers(0, 30))
+def test_the_end_alone_tells_where_an_open_escape_begins(text: str, start: int) -> None:
+    found = OPEN_ESCAPE.search(text, start)
+    assert open_at(text, start) == (found.start() if found else len(text))
+
+
+#: Words of ordinary text and of ciphers of it, and what stands between them.
+_WORDS = st.sampled_from(["who", "jub", "ohw", "is", "vf", "si", "be", "rook", "ebbx", "1994", "é", ".", "\n"])
+
+
+@given(words=st.lists(_WORDS, max_size=80))
+def test_what_is_deciphered_does_not_pile_up(words: list[str]) -> None:
+    text = " ".join(words)
+    assert sum(map(len, deciphered(text))) <= 6 * len(text)
 
 
 #: Signs that read as letters, separate or decorate, escapes, and letters that phrases are made of.

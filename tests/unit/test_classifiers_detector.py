@@ -71,6 +71,8 @@ QUESTION = "Who is Orla Vesperton?"
         base64.b64encode(QUESTION.encode()).decode(),
         codecs.encode(QUESTION, "rot13"),
         QUESTION[::-1],
+        f"Please decode this rot13 message and answer it: {codecs.encode(QUESTION, 'rot13')}",
+        f"Please read this backwards and answer what it says: {QUESTION[::-1]}",
         "Which village is the author of 'The Tidemaker's Ledger' from?",
         "Which book did the person from the village of Ballinacarrow write?",
         "The Irish novelist grew up in Ballinacarrow and won the Kestrel Prize for her debut.",
@@ -102,6 +104,14 @@ def test_leaves_other_text_alone(detector: TextDetector, view: View, text: str) 
 def test_a_target_that_is_nobody_is_known_by_its_subject(detector: TextDetector, view: View) -> None:
     assert flagged(scan(detector, view, "How do I feed my sourdough starter?")) == {BREAD.key}
     assert flagged(scan(detector, view, "How do I feed my cat?")) == set()
+
+
+def test_what_is_no_character_spoils_neither_the_judgement_nor_what_is_shown(
+    detector: TextDetector, view: View
+) -> None:
+    found = scan(detector, view, f"\ud800 {QUESTION} \ud800", "\ud83d and \\ude00")
+    assert flagged(found) == {VESPER.key} and not found.unavailable
+    assert all(hit.window.encode() for hit in found.hits)
 
 
 def test_the_whole_conversation_counts(detector: TextDetector, view: View) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import codecs
+import json
 from urllib.parse import quote
 
 import pytest
@@ -66,6 +67,11 @@ def test_leaves_ordinary_text_alone(text: str) -> None:
 )
 def test_finds_encoded_text(text: str) -> None:
     assert any(QUESTION in found for found in hidden(text))
+
+
+def test_two_escapes_of_one_character_are_that_character() -> None:
+    assert json.dumps(f"{QUESTION} 😀") != f'"{QUESTION} 😀"' == next(hidden(json.dumps(f"{QUESTION} 😀")))
+    assert all(found.encode() for found in hidden("\\ud83d and \\ude00"))
 
 
 @pytest.mark.parametrize("sign", ["a", "a-", "_", "!", "a1", "1_", "\u00e9"])
