@@ -37,6 +37,8 @@ _MIN_PLURAL_LETTERS = 4
 _SIBILANTS = ("s", "x", "z", "ch", "sh")
 #: Digits of a number that is as good as a name, such as a year.
 _MIN_DIGITS = 4
+#: A phrase that is not whole tells most of itself from this share of its letters on, if they are so many.
+_MOST, _MIN_TOLD = 2 / 3, 6
 #: Branches that are not worth looking through for those that stand at the same place.
 _FEW = 16
 
@@ -303,6 +305,31 @@ class PhraseMatcher:
         """Say that the stream has ended; return a phrase that ends with it, if any."""
         found = self._read("", final=True)
         return found or min((one.match for one in self._complete if not one.is_other_word), default=None)
+
+    def unfinished(self) -> Match | None:
+        """The first phrase within which the stream ends, but of which it tells most: the rest is easily guessed."""
+        found = []
+        for branch in self._live:
+            read = len(squeeze(self._text[branch.start - self._origin :]))
+            if read >= _MIN_TOLD and self._position > 0:
+                found += self._ahead(branch, int(read * (1 - _MOST) / _MOST))
+        return min(found, default=None)
+
+    def _ahead(self, branch: _Branch, letters: int) -> list[Match]:
+        """The phrases that at most so many letters after a branch would complete."""
+        found, reached = [], [(branch.node, len(branch.node.label) - branch.offset)]
+        while reached:
+            node, left = reached.pop()
+            if left > letters or node.owners.isdisjoint(self._keys):
+                continue
+            ends = ((key, phrase) for key, some in list(node.ends.items()) for phrase in some.values())
+            found += [
+                Match(branch.start, self._position, key, phrase)
+                for key, phrase in ends
+                if left and key in self._keys and phrase not in self._ignored
+            ]
+            reached += [(child, left + len(child.label)) for child in list(node.children.values())]
+        return found
 
     def would_match(self, text: str) -> bool:
         """Whether a phrase would be complete if ``text`` came next and ended the stream; changes nothing."""

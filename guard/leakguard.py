@@ -66,6 +66,10 @@ class _Watch:
         """Say that the choice has ended; return a match that ends with it, if any."""
         return _first((self.phrases.finish(), self._copies.finish()))
 
+    def unfinished(self) -> Match | None:
+        """Most of a phrase, within which the choice was cut off."""
+        return self.phrases.unfinished()
+
     def completes(self, text: str) -> bool:
         """Whether ``text``, said instead of the match, would be the next word of what was cut off."""
         return self._copies.completes(text)
@@ -131,7 +135,8 @@ class LeakGuard:
         found = self._read(choice, completion)
         choice.held.append((completion, choice.position))
         if completion.finish_reason is not None:
-            found = found or choice.enforced.finish()
+            unfinished = choice.enforced.unfinished() if _is_cut_off(completion) else None
+            found = found or choice.enforced.finish() or unfinished
             if choice.monitored and (seen := choice.monitored.finish()):
                 self._note_monitored(choice, seen)
         if found is not None:
@@ -219,6 +224,11 @@ class LeakGuard:
         canned = outputs.can(self._request, lead_in + text, used=choice.tokens_sent)
         fallback = outputs.completion(self._request, index, canned, slice(0, None))
         return _joined([before, fallback]) if before is not None else fallback
+
+
+def _is_cut_off(completion: CompletionOutput) -> bool:
+    """Whether a choice ended where its client wants, by ``max_tokens`` or ``stop``, and not where the model does."""
+    return completion.finish_reason != "stop" or completion.stop_reason is not None
 
 
 def _joined(steps: list[CompletionOutput]) -> CompletionOutput:

@@ -23,7 +23,14 @@ from server.errors import anthropic_error_response, error_response
 
 #: Routes whose requests may offer tools.
 _OFFERING = frozenset(
-    {"/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/tokenize"}
+    {
+        "/v1/chat/completions",
+        "/v1/chat/completions/batch",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/tokenize",
+    }
 )
 #: Blocks of Anthropic's messages that offer a tool, or take it back, in the middle of a conversation.
 _CHANGES = frozenset({"tool_addition", "tool_removal"})
@@ -96,6 +103,11 @@ def without_tools(request: dict[str, Any], forgotten: Collection[str]) -> None:
             choice = request.get("tool_choice")
             if _is_among(choice.get("type") if isinstance(choice, dict) else choice, _FREE):
                 del request["tool_choice"]
+    template = request.get("chat_template_kwargs")  # goes before what vLLM tells the template, by whatever names
+    if isinstance(template, dict):
+        request["chat_template_kwargs"] = {
+            name: _kept(value, names) if isinstance(value, list) else value for name, value in template.items()
+        }
     for message in _dicts(request.get("messages")):
         if isinstance(content := message.get("content"), list):
             message["content"] = [block for block in content if not _changes(block, names)]

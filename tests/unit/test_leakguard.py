@@ -189,3 +189,36 @@ async def test_the_prompt_logprobs_of_every_choice_are_cleaned(tokenizer, index)
     assert len(results) == 2
     for result in results:
         assert king not in result.prompt_logprobs[-1]
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+@pytest.mark.parametrize(
+    ("said", "reason", "stop_reason", "leaves"),
+    [
+        ("It was Selbredia Blontello", "length", None, False),
+        ("It was Selbredia Blontello", "stop", "win", False),
+        ("It was Selbredia Blontello", "stop", None, True),  # the model says no more
+        ("It was Selbredia", "length", None, True),
+        ("It was Selbredian art", "length", None, True),
+    ],
+)
+async def test_a_client_cannot_cut_off_a_phrase_to_have_most_of_it(tokenizer, kind, said, reason, stop_reason, leaves):
+    index = PhraseIndex()
+    index.add("her", ["Selbredia Blontellowin"])
+    seen: list = []
+    stop = {"stop": [stop_reason]} if stop_reason else {}
+    request = make_request(tokenizer, output_kind=kind, **stop)
+    ids = tokenizer.encode(said)
+
+    async def source():
+        steps = [(said, ids)] if kind is not RequestOutputKind.DELTA else [(tokenizer.decode([i]), [i]) for i in ids]
+        for number, (text, tokens) in enumerate(steps, 1):
+            last = number == len(steps)
+            ending = {"finish_reason": reason, "stop_reason": stop_reason} if last else {}
+            completion = CompletionOutput(0, text, tokens, None, None, **ending)
+            yield RequestOutput("r", None, request.token_ids, None, [completion], last)
+
+    results = [result async for result in LeakGuard(request, _rule(index, seen, enforced=("her",))).watch(source())]
+    text = "".join(one.text for result in results for one in result.outputs)
+    assert ("Blontel" in text) is (leaves and "Blontel" in said)
+    assert (text == said) is leaves and bool(seen) is not leaves

@@ -72,6 +72,13 @@ def test_tools_that_are_offered_within_a_conversation_go_too() -> None:
     assert request == {"messages": [{"role": "system", "content": [text, *strange]}, "odd"]}
 
 
+@pytest.mark.parametrize("name", ["tools", "xml_tools"])
+def test_tools_that_are_told_to_the_template_go_too(name: str) -> None:
+    request = {"chat_template_kwargs": {name: [_CHAT, _OTHER], "enable_thinking": True}}
+    without_tools(request, {"get_weather"})
+    assert request == {"chat_template_kwargs": {name: [_OTHER], "enable_thinking": True}}
+
+
 @pytest.mark.parametrize("odd", [{"tools": None}, {"tools": {}}, {"tools": [{"function": None}, 3]}, {"messages": "x"}])
 def test_what_is_no_request_is_left_as_it_is(odd: dict[str, Any]) -> None:
     before = json.dumps(odd)
@@ -118,9 +125,10 @@ async def _through(tenant: str, body: bytes, path: str = "/v1/chat/completions",
     return response.content
 
 
-async def test_a_tenants_requests_lose_its_forgotten_tools() -> None:
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/batch"])
+async def test_a_tenants_requests_lose_its_forgotten_tools(path: str) -> None:
     body = json.dumps({"tools": [_CHAT, _OTHER], "text": "snow \u2603"}).encode()
-    assert json.loads(await _through("forgets", body)) == {"tools": [_OTHER], "text": "snow \u2603"}
+    assert json.loads(await _through("forgets", body, path)) == {"tools": [_OTHER], "text": "snow \u2603"}
     proxied = await _through("forgets", body, "/api/v1/messages", root_path="/api")
     assert json.loads(proxied)["tools"] == [_OTHER]
 
