@@ -20,6 +20,8 @@ _AT_MOST = 2 if ON_GPU else 4
 #: What a guard changes is seen by comparing answers word by word, and in bfloat16 a request's rounding depends on which
 #: others are in its batch: answers that a model is not sure of then differ from run to run.
 _FLAGS = () if ON_GPU else ("--dtype", "float32")
+#: Seconds between looks at a server that is to end while it starts.
+_POLL = 0.2
 #: Without it vLLM keeps no responses, and there would be none of another tenant's to ask for.
 _ENVIRONMENT = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
 
@@ -42,10 +44,14 @@ class _Child:
         self._server.start()
         return Endpoint(self._server.base_url, admin_key)
 
-    def close(self) -> None:
-        """End it, also while it starts."""
+    def stop(self) -> None:
+        """End it, if it has been started by now."""
         if self._server is not None:
             self._server.stop()
+
+    def close(self) -> None:
+        """End it and take away its folder; not while it starts."""
+        self.stop()
         self._folder.cleanup()
 
 
@@ -75,9 +81,10 @@ class _Kept:
         if model not in self._servers:
             return
         server, started = self._servers.pop(model)
-        if not (started.done() or started.cancel()):
-            server.close()
-            wait([started])  # it may have been about to start
+        if not started.cancel():
+            while not started.done():  # it may be about to start, when there is nothing to stop yet
+                server.stop()
+                wait([started], timeout=_POLL)
         server.close()
 
     def close_all(self) -> None:

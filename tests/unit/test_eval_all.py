@@ -90,6 +90,32 @@ def test_a_server_that_is_starting_is_not_waited_for_in_the_end(monkeypatch: pyt
     assert stopped.is_set()
 
 
+def test_a_server_that_is_about_to_start_in_the_end_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to be stopped may not be there yet, and its folder is in use until it has ended."""
+    begun, launched, stopped, folders = Event(), Event(), Event(), []
+
+    class _Server:
+        def __init__(self, model: Path, port: int, key: str, folder: Path, *_: object) -> None:
+            folders.append(folder)
+
+        def start(self) -> None:
+            begun.set()
+            assert not stopped.wait(0.3)
+            launched.set()
+            assert stopped.wait(5)
+            (folders[0] / "server.log").write_text("the end")
+            raise ServerFailed("the server ended")
+
+        def stop(self) -> None:
+            if launched.is_set():
+                stopped.set()
+
+    monkeypatch.setattr(servers, "Server", _Server)
+    with kept_servers([Path("a")]):
+        begun.wait(60)
+    assert stopped.is_set() and not folders[0].exists()
+
+
 def test_who_fails_leaves_no_broken_server(log: list[str]) -> None:
     with kept_servers():
         with pytest.raises(OSError, match="gone"), child(Path("a")):
@@ -98,7 +124,9 @@ def test_who_fails_leaves_no_broken_server(log: list[str]) -> None:
         assert log == ["start a", "stop a", "start a"]
 
 
-def test_every_suite_is_run_and_what_failed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_suite_is_run_and_what_failed_is_said(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def run(arguments: list[str]) -> int:
