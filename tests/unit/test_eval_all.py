@@ -92,7 +92,7 @@ def test_a_server_that_is_starting_is_not_waited_for_in_the_end(monkeypatch: pyt
 
 def test_a_server_that_is_about_to_start_in_the_end_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is to be stopped may not be there yet, and its folder is in use until it has ended."""
-    begun, launched, stopped, folders = Event(), Event(), Event(), []
+    begun, launched, stopped, ended, folders = Event(), Event(), Event(), Event(), []
 
     class _Server:
         def __init__(self, model: Path, port: int, key: str, folder: Path, *_: object) -> None:
@@ -104,6 +104,7 @@ def test_a_server_that_is_about_to_start_in_the_end_does_not_stay(monkeypatch: p
             launched.set()
             assert stopped.wait(5)
             (folders[0] / "server.log").write_text("the end")
+            ended.set()
             raise ServerFailed("the server ended")
 
         def stop(self) -> None:
@@ -113,7 +114,7 @@ def test_a_server_that_is_about_to_start_in_the_end_does_not_stay(monkeypatch: p
     monkeypatch.setattr(servers, "Server", _Server)
     with kept_servers([Path("a")]):
         begun.wait(60)
-    assert stopped.is_set() and not folders[0].exists()
+    assert ended.is_set() and not folders[0].exists()
 
 
 def test_who_fails_leaves_no_broken_server(log: list[str]) -> None:
