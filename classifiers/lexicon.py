@@ -67,12 +67,11 @@ class Lexicon:
             return []
         matcher = self._phrases.matcher(slots)
         found: dict[int, Match] = {}
-        match = matcher.feed(text)
-        while match is not None:
-            found.setdefault(int(match.key), match)
-            match = matcher.feed("")
-        if (match := matcher.finish()) is not None:
-            found.setdefault(int(match.key), match)
+        matcher.feed(text)
+        while matcher.found or matcher.finish():
+            for match in matcher.found:
+                found.setdefault(int(match.key), match)
+            matcher.feed("")
         return list(found.items())
 
     def candidates(self, reading: Reading, slots: Collection[int], limit: int) -> list[int]:

@@ -272,7 +272,12 @@ class _Complete(NamedTuple):
 
 
 class PhraseMatcher:
-    """Reads one stream of text piece by piece. Positions count characters from the start of the stream."""
+    """Reads one stream of text piece by piece. Positions count characters from the start of the stream.
+
+    Attributes:
+        found: every phrase that the last call of :meth:`feed` or :meth:`finish` found complete, the first one first:
+            phrases may end at the same place, and targets share them.
+    """
 
     def __init__(
         self, root: _Node, keys: frozenset[str], prompt_tail: str = "", ignored: frozenset[str] = frozenset()
@@ -286,6 +291,7 @@ class PhraseMatcher:
         self._live: list[_Branch] = []
         self._complete: list[_Complete] = []  # whole phrases of which it is not clear yet whether they count
         self._previous: Glyph | None = None
+        self.found: list[Match] = []
         if prompt_tail:
             self._read(prompt_tail, final=False)
             self._complete = []  # what is whole before the stream begins is none of its
@@ -304,7 +310,9 @@ class PhraseMatcher:
     def finish(self) -> Match | None:
         """Say that the stream has ended; return a phrase that ends with it, if any."""
         found = self._read("", final=True)
-        return found or min((one.match for one in self._complete if not one.is_other_word), default=None)
+        if found is None:
+            self.found = sorted(self._end_words())
+        return next(iter(self.found), None)
 
     def unfinished(self) -> Match | None:
         """The first phrase within which the stream ends, but of which it tells most: the rest is easily guessed."""
@@ -342,11 +350,13 @@ class PhraseMatcher:
     def _read(self, text: str, *, final: bool) -> Match | None:
         self._text += text
         for placed in self._glyphs(final):
-            found = None if placed.glyph is None else self._step(placed.glyph, placed.start, placed.end)
+            found = () if placed.glyph is None else self._step(placed.glyph, placed.start, placed.end)
             self._position = placed.end
-            if found is not None and found.end > 0:
-                return found
+            if found and (ended := sorted(one for one in found if one.end > 0)):
+                self.found = ended
+                return ended[0]
         self._trim()
+        self.found = []
         return None
 
     def _trim(self) -> None:
@@ -365,10 +375,11 @@ class PhraseMatcher:
             yield _Placed(origin + index, origin + end, found)
             index = end
 
-    def _step(self, glyph: Glyph, start: int, end: int) -> Match | None:
+    def _step(self, glyph: Glyph, start: int, end: int) -> list[Match]:
+        """Read one character; the phrases that are complete with it."""
         previous, self._previous = self._previous, glyph
         hump = previous is not None and is_hump(previous, glyph)
-        found = None
+        found: list[Match] = []
         if self._complete:
             found = self._end_words() if glyph.separates or hump else self._read_on(glyph.letters)
         begins = previous is None or starts(previous, glyph)
@@ -376,7 +387,6 @@ class PhraseMatcher:
         arrivals = self._live
         if begins or glyph.upper:
             arrivals = [*self._live, _Branch(self._root, 0, start, inside=not begins)]
-        whole: list[Match] = []
         for branch in arrivals:
             for letters in filter(None, (glyph.letters, glyph.maybe)):
                 advanced, ends = self._advance(branch, letters, end)
@@ -384,23 +394,23 @@ class PhraseMatcher:
                     live.append(advanced)
                 for one, rest in ends:
                     if glyph.spaceless or glyph.separates or is_open_ended(one.form):
-                        whole.append(one.match)  # it is over with this character, or counts whatever follows
+                        found.append(one.match)  # it is over with this character, or counts whatever follows
                     elif needs_end(one.form):
                         self._complete += [one] if not rest else []
                     elif (longer := one.followed(rest)) is not None:
                         self._complete.append(longer)
                     else:
-                        whole.append(one.match)
+                        found.append(one.match)
         self._live = live if len(live) <= _FEW else _outermost(live)
-        return found or min(whole, default=None)
+        return found
 
-    def _end_words(self) -> Match | None:
-        """The word ends: the first phrase that counts."""
+    def _end_words(self) -> list[Match]:
+        """The word ends: the phrases that count."""
         complete, self._complete = self._complete, []
-        return min((one.match for one in complete if not one.is_other_word), default=None)
+        return [one.match for one in complete if not one.is_other_word]
 
-    def _read_on(self, letters: str) -> Match | None:
-        """The word goes on: the first phrase that counts, since there is no such word."""
+    def _read_on(self, letters: str) -> list[Match]:
+        """The word goes on: the phrases that count, since there is no such word."""
         complete, self._complete = self._complete, []
         found: list[Match] = []
         for one in complete:
@@ -410,7 +420,7 @@ class PhraseMatcher:
                 self._complete.append(longer)
             else:
                 found.append(one.match)
-        return min(found, default=None)
+        return found
 
     def _advance(self, branch: _Branch, letters: str, end: int) -> tuple[_Branch | None, list[tuple[_Complete, str]]]:
         """The branch after a character that ends at ``end``, if phrases go on there, and the phrases that end in it,

@@ -24,6 +24,15 @@ def test_names_every_target_of_a_text_once(lexicon: Lexicon) -> None:
     assert {slot: match.phrase for slot, match in lexicon.named(text, ["1", "2"])} == {1: "Ada Rook", 2: "Ii"}
 
 
+@pytest.mark.parametrize("text", ["Who is Ada Rook?", "Ada Rook", "It was Ada Rook, and Bo Finch"])
+def test_targets_that_share_a_name_are_all_named(text: str) -> None:
+    lexicon = Lexicon()
+    for slot, name in enumerate(("Ada Rook", "ada rook", "Rook", "Finch", "Bo Finch"), 1):
+        lexicon.add(slot, Compiled(f"{slot}@1", (name,)))
+    named = {slot for slot, _ in lexicon.named(text, ["1", "2", "3", "4", "5"])}
+    assert named == ({1, 2, 3, 4, 5} if "Finch" in text else {1, 2, 3})
+
+
 @pytest.mark.parametrize("stretch", ["Ada Rook" + "\\" * 8, "Ada Rook\\ud83d\\u", "Ada Rook "])
 def test_each_name_found_reads_on_from_there(lexicon: Lexicon, stretch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned = _Scanned(escapes.OPEN_ESCAPE)
