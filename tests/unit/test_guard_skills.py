@@ -133,12 +133,43 @@ async def test_what_was_fitted_is_judged_beside_what_was_not() -> None:
     assert plan.action == "prefix" and sight.verdict.unavailable == (GuardName.FEATURES,)
 
 
+class _Phrases:
+    """Holds any phrases."""
+
+    def holds(self, name: str) -> bool:
+        return True
+
+    async def load_phrases(self, phrases: Any) -> str:
+        return "phrases"
+
+
+def _request(prompt_logprobs: int | None = None) -> Any:
+    return SimpleNamespace(params=SimpleNamespace(prompt_logprobs=prompt_logprobs), view=SimpleNamespace(tail=""))
+
+
+async def _refused(constrain: Constrain, request: Any, target: ForgetTarget, gating: Gating) -> bool:
+    try:
+        await constrain.controls(request, (target,), gating)
+    except UnpreparedError:
+        return True
+    return False
+
+
 async def test_a_constraint_that_forbids_nothing_is_not_one() -> None:
     """A skill need not have any phrase; its answers would come unchanged."""
     means = Means("sorry", probe=_Probe(), protected=lambda *_: ())  # type: ignore[arg-type]
     one = ForgetTarget("sums", 1, TargetSpec(name="sums", kind="skill"), NOW, NOW)
     with pytest.raises(UnpreparedError):
-        await Constrain(means).controls(None, (one,), Gating.GATED)  # type: ignore[arg-type]
+        await Constrain(means).controls(_request(), (one,), Gating.GATED)
+
+
+@pytest.mark.parametrize("gating", Gating)
+async def test_what_is_not_said_is_not_told_by_the_prompts_log_probabilities(gating: Gating) -> None:
+    """They are none of the tokens that a constraint keeps from being chosen."""
+    means = Means("sorry", probe=_Phrases(), protected=lambda *_: ("Ada Rook",))  # type: ignore[arg-type]
+    one = ForgetTarget("ada", 1, TargetSpec(name="Ada Rook"), NOW, NOW)
+    asked = [await _refused(Constrain(means), _request(prompt_logprobs=count), one, gating) for count in (None, 0, 5)]
+    assert asked == [False, *[gating is Gating.GATED] * 2]
 
 
 def test_the_opening_is_where_the_answer_begins_also_where_the_client_began_it(tokenizer: Any) -> None:
