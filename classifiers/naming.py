@@ -42,6 +42,8 @@ _KNOWN_AS = re.compile(
 _OF_SOMEBODY = re.compile(r"\b(?:[Hh]e|[Ss]he|[Hh]is|[Hh]er|born)\b")
 #: The rarity from which on a surname that only the texts give is taken for one.
 _RARE = 0.4
+#: A part of a name tells something from here on, in nats: "king" hardly does, "Stephen" and "Blontellowin" do.
+TELLING = 8.0
 #: Fewest folded letters of a phrase derived by us: a shorter one could be met by chance.
 _MIN_DERIVED = 7
 
@@ -168,7 +170,7 @@ def _part(key: str, text: str, own: Collection[str], runs: Sequence[Sequence[str
                 alone += len(keys) == 1
             else:
                 others += 1
-    rarity = min(1.0, max(0.0, (information(text) - 8.0) / 5.0))
+    rarity = min(1.0, max(0.0, (information(text) - TELLING) / 5.0))
     return round(rarity, 3), round(alone / (alone + others + 1.0), 3)
 
 

@@ -85,9 +85,8 @@ class Detection:
         """
         before, now = self._current, snapshot.targets
         added = [target for target_id, target in now.items() if before.get(target_id) is not target]
-        kept = {
-            target.key for target in now.values()
-        }  # another object of the same revision, after a restore, is no other
+        # By key: after a database was restored, the same revisions are other objects.
+        kept = {target.key for target in now.values()}
         gone = [target.key for target in before.values() if target.key not in kept]
         # The same key can come back with another spec: its first bearer was prepared for a write that was undone.
         stale = [target.key for target in added if self._indexed.get(target.key, target).spec != target.spec]

@@ -264,10 +264,7 @@ class FeatureGuard:
             ask = asyncio.ensure_future(self._ask(ticket))
             try:
                 await asyncio.wait({first, ask}, return_when=asyncio.FIRST_COMPLETED)
-                if not first.done() or ask.done():
-                    told = await ask
-                else:
-                    told = await asyncio.wait_for(ask, deadline + time.perf_counter() - began)
+                told = await asyncio.wait_for(ask, deadline + time.perf_counter() - began)
             finally:
                 ask.cancel()
             if told is not None or ended:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from classifiers.naming import TELLING
 from classifiers.phrase_index import PhraseIndex
 from classifiers.words import information, is_function_word, split_words
 from guard.types import TargetSpec
-
-#: A part of a name tells something from here on, in nats, as where the text detector begins to count it as rare
-#: (:mod:`classifiers.naming`): "king" hardly does, "Stephen" and "Blontellowin" do.
-_TELLING = 8.0
 
 
 def mentions(spec: TargetSpec) -> Callable[[str], bool]:
@@ -28,4 +25,4 @@ def mentions(spec: TargetSpec) -> Callable[[str], bool]:
 
 def _tells(part: str) -> bool:
     words = (word.text for word in split_words(part))  # "Half-Blood", "Potter," and "(the"
-    return any(len(word) > 2 and not is_function_word(word) and information(word) > _TELLING for word in words)
+    return any(len(word) > 2 and not is_function_word(word) and information(word) > TELLING for word in words)

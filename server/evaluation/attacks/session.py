@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from server.evaluation.admin import ServedError
+
+T = TypeVar("T")
 
 #: Seconds to wait before another try when the connection failed.
 _PAUSES = (0.5, 2.0, 8.0)
@@ -104,12 +106,7 @@ class Session:
         """A question whose answer is streamed; whatever is sent on the way counts, also what is taken back later."""
         self.transcript.sent.append(text)
         body = self._whole(_CHAT, {"messages": [user(text)], "stream": True, **options})
-        for pause in _PAUSES:
-            try:
-                return await self._streamed(body)
-            except _DROPPED:
-                await asyncio.sleep(pause)
-        return await self._streamed(body)
+        await _retried(lambda: self._streamed(body))
 
     async def complete(self, prompt: str | list[int], **options: Any) -> list[str]:
         """How plain text, or tokens, go on."""
@@ -197,12 +194,17 @@ class Session:
         return texts or [""]
 
     async def _send(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> httpx.Response:
-        for pause in _PAUSES:
-            try:
-                return await self.door.http.request(method, path, json=body, headers=headers)
-            except _DROPPED:
-                await asyncio.sleep(pause)
-        return await self.door.http.request(method, path, json=body, headers=headers)
+        return await _retried(lambda: self.door.http.request(method, path, json=body, headers=headers))
+
+
+async def _retried(call: Callable[[], Awaitable[T]]) -> T:
+    """What ``call`` gives, called again where the connection failed."""
+    for pause in _PAUSES:
+        try:
+            return await call()
+        except _DROPPED:
+            await asyncio.sleep(pause)
+    return await call()
 
 
 def _failed(method: str, path: str, response: httpx.Response) -> ServedError:
