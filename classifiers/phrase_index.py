@@ -168,16 +168,17 @@ class PhraseIndex:
         return matcher.feed(text) or matcher.finish()
 
     def said(self, text: str, keys: Collection[str]) -> frozenset[str]:
-        """All phrases of ``keys`` that occur in a complete text. One pass over it for each."""
+        """All phrases of ``keys`` that occur in a complete text, which is read once."""
         found: set[str] = set()
         if not self.may_hold(text):
             return frozenset()
-        while True:
-            matcher = self.matcher(keys, ignored=found)
-            match = matcher.feed(text) or matcher.finish()
-            if match is None:
-                return frozenset(found)
-            found.add(match.phrase)
+        matcher = self.matcher(keys)
+        while matcher.feed(text):
+            found.update(match.phrase for match in matcher.found)
+            text = ""  # the rest is with the matcher, which stopped at what it found
+        while matcher.finish():
+            found.update(match.phrase for match in matcher.found)
+        return frozenset(found)
 
     def _insert(self, key: str, phrase: str, form: str) -> None:
         node, rest = self._root, squeeze(form)

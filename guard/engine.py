@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
@@ -36,13 +36,21 @@ from guard.probe import EngineProbe
 from guard.prompt import PromptReader
 from guard.rollback import StatementGuard
 from guard.service import GuardService
-from guard.statements import StatementRule, statement_rule
+from guard.statements import statement_rule
 from guard.types import ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
 from sae_features.autoencoder import SparseAutoencoder
 
 logger = init_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What the output guards of one request came upon, and whether it was cut; which of them could not judge."""
+
+    leaks: list[tuple[Match | Hit, bool]] = field(default_factory=list)
+    unavailable: set[GuardName] = field(default_factory=set)
 
 
 class GuardedEngine:
@@ -173,38 +181,29 @@ class GuardedEngine:
                 source = await stack.enter_async_context(contextlib.aclosing(served))
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
-            leaks: list[tuple[Match | Hit, bool]] = []
-            unavailable: set[GuardName] = set()
-            as_if_unknown = part is None and _answers_itself(plan)
-            rule = self._stating(request, as_if_unknown, policy, leaks, lambda: unavailable.add(GuardName.STATEMENTS))
-            if rule is not None:
-                stated = StatementGuard(request, rule, serving).watch(source)
-                source = await stack.enter_async_context(contextlib.aclosing(stated))
-            if policy.guards[GuardName.LEAK].enabled:
-                source = LeakGuard(request, self._rule(request, as_if_unknown, policy, leaks)).watch(source)
+            heard, as_if_unknown = _Heard(), part is None and _answers_itself(plan)
+            source = await self._overheard(stack, request, source, serving, policy, heard, as_if_unknown)
             if request.params.structured_outputs is not None:
-                source = self._unbroken(request, source, policy, leaks)
+                source = self._unbroken(request, source, policy, heard)
             try:
                 async for result in source:
                     yield result
             finally:
                 elapsed = time.perf_counter() - began
                 view = request.view
-                service.record(request.request_id, caller, policy, view, verdict, done, leaks, elapsed, unavailable)
+                service.record(
+                    request.request_id, caller, policy, view, verdict, done, heard.leaks, elapsed, heard.unavailable
+                )
 
     async def _unbroken(
-        self,
-        request: GuardedRequest,
-        source: AsyncIterator[RequestOutput],
-        policy: TenantPolicy,
-        leaks: list[tuple[Match | Hit, bool]],
+        self, request: GuardedRequest, source: AsyncIterator[RequestOutput], policy: TenantPolicy, heard: _Heard
     ) -> AsyncGenerator[RequestOutput, None]:
         """``source``, or a refusal of the shape that the client demands where something was taken out of it.
 
         JSON that was cut off is of no use to anybody, nor is the beginning of what may yet be: all of it is held.
         """
         held = [result async for result in source]
-        if not any(cut for _, cut in leaks):
+        if not any(cut for _, cut in heard.leaks):
             for result in held:
                 yield result
             return
@@ -212,12 +211,7 @@ class GuardedEngine:
         refused = self._interventions[REFUSE].serve(request, (), policy, self._anew(request, policy, serving))
         # The client's grammar may leave nothing to say but what is protected; it may even hold the question.
         async with contextlib.AsyncExitStack() as stack:
-            rule = self._stating(request, False, policy, leaks)
-            if rule is not None:
-                stated = StatementGuard(request, rule, serving).watch(refused)
-                refused = await stack.enter_async_context(contextlib.aclosing(stated))
-            if policy.guards[GuardName.LEAK].enabled:
-                refused = LeakGuard(request, self._rule(request, False, policy, leaks)).watch(refused)
+            refused = await self._overheard(stack, request, refused, serving, policy, heard)
             async for result in refused:
                 yield result
 
@@ -313,26 +307,33 @@ class GuardedEngine:
 
         return served
 
-    def _stating(
+    async def _overheard(
         self,
+        stack: contextlib.AsyncExitStack,
         request: GuardedRequest,
-        as_if_unknown: bool,
+        source: AsyncIterator[RequestOutput],
+        serving: Serving,
         policy: TenantPolicy,
-        leaks: list[tuple[Match | Hit, bool]],
-        failed: Callable[[], None] | None = None,
-    ) -> StatementRule | None:
-        return statement_rule(
+        heard: _Heard,
+        as_if_unknown: bool = False,
+    ) -> AsyncIterator[RequestOutput]:
+        """``source`` past the tenant's output guards, which are closed with ``stack`` and report to ``heard``."""
+        rule = statement_rule(
             self._service.detection,
             policy,
             fallback=self._service.refusal_text(policy),
             ignored=word_keys(split_words(request.view.joined)) if as_if_unknown else frozenset(),
-            report=lambda hit, taken_back: leaks.append((hit, taken_back)),
-            failed=failed,
+            report=lambda hit, taken_back: heard.leaks.append((hit, taken_back)),
+            failed=lambda: heard.unavailable.add(GuardName.STATEMENTS),
         )
+        if rule is not None:
+            stated = StatementGuard(request, rule, serving).watch(source)
+            source = await stack.enter_async_context(contextlib.aclosing(stated))
+        if policy.guards[GuardName.LEAK].enabled:
+            source = LeakGuard(request, self._rule(request, as_if_unknown, policy, heard)).watch(source)
+        return source
 
-    def _rule(
-        self, request: GuardedRequest, as_if_unknown: bool, policy: TenantPolicy, leaks: list[tuple[Match | Hit, bool]]
-    ) -> LeakRule:
+    def _rule(self, request: GuardedRequest, as_if_unknown: bool, policy: TenantPolicy, heard: _Heard) -> LeakRule:
         reach, phrases = self._service.detection.reach(policy), self._service.detection.phrases
         ignored: frozenset[str] = frozenset()
         if as_if_unknown:
@@ -344,7 +345,7 @@ class GuardedEngine:
             enforced=reach.enforced,
             monitored=reach.monitored,
             fallback=self._service.refusal_text(policy),
-            report=lambda match, cut: leaks.append((match, cut)),
+            report=lambda match, cut: heard.leaks.append((match, cut)),
         )
 
 

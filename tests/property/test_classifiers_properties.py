@@ -115,3 +115,13 @@ def test_no_phrase_is_found_in_a_text_that_may_hold_none(phrases: list[str], tex
     matcher = index.matcher(["target@1"])
     found = matcher.feed(text) or matcher.finish()
     assert found is None or index.may_hold(text)
+
+
+@given(phrases=_PHRASES, text=st.lists(_PIECES, max_size=14).map("".join))
+def test_a_text_says_what_would_be_found_in_it_alone(phrases: list[str], text: str) -> None:
+    index = PhraseIndex()
+    index.add("target@1", phrases)
+    alone = {phrase: PhraseIndex() for phrase in index.phrases("target@1")}
+    for phrase, one in alone.items():
+        one.add("target@1", [phrase])
+    assert index.said(text, ["target@1"]) == {phrase for phrase, one in alone.items() if one.find(text, ["target@1"])}
