@@ -15,7 +15,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.logger import init_logger
 from vllm.outputs import RequestOutput
 from vllm.reasoning import ReasoningParserManager
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from classifiers.phrase_index import Match
 from classifiers.results import Hit
@@ -29,7 +29,7 @@ from guard.continuation import Serving
 from guard.features import FeatureGuard, Sight, Watch
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
 from guard.leakguard import LeakGuard, LeakRule
-from guard.outputs import GuardedRequest, as_asked, settled
+from guard.outputs import GuardedRequest, as_asked, reply, settled
 from guard.partial import PARTIAL, harmless_part
 from guard.policy import REFUSE, decide
 from guard.probe import EngineProbe
@@ -37,7 +37,7 @@ from guard.prompt import PromptReader
 from guard.rollback import StatementGuard
 from guard.service import GuardService
 from guard.statements import statement_rule
-from guard.types import ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
+from guard.types import Finding, ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
 from sae_features.autoencoder import SparseAutoencoder
@@ -59,12 +59,24 @@ class GuardedEngine:
     A request whose tenant has nothing enabled gets the engine's own generator, untouched. Others are admitted at
     once and judged beside the prefill: the first output waits for the verdict, a flagged request is aborted and
     served again under its plan, and what is produced passes the leak guard.
+
+    Args:
+        engine: vLLM's client.
+        service: what the guards are, and for whom.
+        autoencoder: of features that targets are looked for by.
+        private_prefix_cache: whether tenants share no cached prefixes; see :class:`server.settings.Settings`.
     """
 
     def __init__(
-        self, engine: EngineClient, service: GuardService, autoencoder: SparseAutoencoder | None = None
+        self,
+        engine: EngineClient,
+        service: GuardService,
+        autoencoder: SparseAutoencoder | None = None,
+        *,
+        private_prefix_cache: bool = False,
     ) -> None:
         self._engine = engine
+        self._private = private_prefix_cache
         self._service = service
         tokenizer = engine.renderer.get_tokenizer()
         self._tokenizer = tokenizer
@@ -107,6 +119,8 @@ class GuardedEngine:
             policy = self._service.policy_of(caller)
         except LookupError:
             raise VLLMValidationError("This key's tenant no longer exists.") from None
+        if self._private and isinstance(prompt, Mapping):
+            prompt = {**prompt, "cache_salt": ":".join((caller.tenant_id, prompt.get("cache_salt") or ""))}
         if policy.idle:
             return self._engine.generate(prompt, sampling_params, request_id, **options)
         if "-beam-" in request_id and sampling_params.max_tokens == 1:
@@ -184,7 +198,7 @@ class GuardedEngine:
             heard, as_if_unknown = _Heard(), part is None and _answers_itself(plan)
             source = await self._overheard(stack, request, source, serving, policy, heard, as_if_unknown)
             if request.params.structured_outputs is not None:
-                source = self._unbroken(request, source, policy, heard)
+                source = self._unbroken(request, source, policy, heard, as_if_unknown)
             try:
                 async for result in source:
                     yield result
@@ -196,14 +210,21 @@ class GuardedEngine:
                 )
 
     async def _unbroken(
-        self, request: GuardedRequest, source: AsyncIterator[RequestOutput], policy: TenantPolicy, heard: _Heard
+        self,
+        request: GuardedRequest,
+        source: AsyncIterator[RequestOutput],
+        policy: TenantPolicy,
+        heard: _Heard,
+        as_if_unknown: bool,
     ) -> AsyncGenerator[RequestOutput, None]:
         """``source``, or a refusal of the shape that the client demands where something was taken out of it.
 
         JSON that was cut off is of no use to anybody, nor is the beginning of what may yet be: all of it is held.
         """
         held = [result async for result in source]
-        if not any(cut for _, cut in heard.leaks):
+        if not any(cut for _, cut in heard.leaks) and (
+            as_if_unknown or await self._harmless(request, held, policy, heard)
+        ):
             for result in held:
                 yield result
             return
@@ -211,9 +232,29 @@ class GuardedEngine:
         refused = self._interventions[REFUSE].serve(request, (), policy, self._anew(request, policy, serving))
         # The client's grammar may leave nothing to say but what is protected; it may even hold the question.
         async with contextlib.AsyncExitStack() as stack:
-            refused = await self._overheard(stack, request, refused, serving, policy, heard)
-            async for result in refused:
-                yield result
+            held = [result async for result in await self._overheard(stack, request, refused, serving, policy, heard)]
+        if not await self._harmless(request, held, policy, heard):
+            held = [result async for result in reply(request, self._service.refusal_text(policy))]
+        for result in held:
+            yield result
+
+    async def _harmless(
+        self, request: GuardedRequest, held: Sequence[RequestOutput], policy: TenantPolicy, heard: _Heard
+    ) -> bool:
+        """Whether a whole answer speaks of no target. A client's grammar says what its prompt did not: a question that
+        every answer must begin with is judged where it comes out.
+        """
+        said: dict[int, list[int]] = {}
+        for one in (one for result in held for one in result.outputs):
+            if request.params.output_kind is not RequestOutputKind.DELTA:
+                said.pop(one.index, None)  # each output carries the whole answer
+            said.setdefault(one.index, []).extend(one.token_ids)
+        texts = [self._tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said.values()]
+        plan = decide(await self._service.detection.judge(policy, texts, ()), policy)
+        heard.unavailable.update(plan.unavailable)
+        heard.leaks.extend((_hit(finding), True) for finding in plan.findings)
+        heard.leaks.extend((_hit(finding), False) for finding in plan.monitored)
+        return plan.action is None
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
         prompt, params = request.prompt, request.params
@@ -347,6 +388,10 @@ class GuardedEngine:
             fallback=self._service.refusal_text(policy),
             report=lambda match, cut: heard.leaks.append((match, cut)),
         )
+
+
+def _hit(found: Finding) -> Hit:
+    return Hit(found.key, found.guard, found.score, found.threshold, found.window, found.evidence)
 
 
 def _answers_itself(plan: Plan) -> bool:

@@ -67,7 +67,7 @@ async def build(
 ) -> FastAPI:
     """The application: authentication, the routes of :data:`SERVED`, the admin API, health and metrics."""
     tasks = await engine.get_supported_tasks()
-    guarded = GuardedEngine(engine, service, autoencoder)
+    guarded = GuardedEngine(engine, service, autoencoder, private_prefix_cache=settings.private_prefix_cache)
     fitting = _fitting(guarded)
     app = build_app(args, tasks, engine.model_config)
     app.router.routes[:] = [route for route in app.router.routes if _path(route) in SERVED]

@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     sae_norm_scaling: Annotated[float, Field(gt=0)] | None = Field(
         None, description="The factor of the activations, for an autoencoder that was trained on scaled ones."
     )
+    private_prefix_cache: bool = Field(
+        False,
+        description="Have tenants share no prefix cache: else a tenant can tell, by the time or by cached_tokens, "
+        "whether others sent a prompt that begins alike.",
+    )
     open_metrics: bool = Field(True, description="Serve /metrics without a key.")
     max_admin_body_mb: Annotated[float, Field(gt=0)] = Field(
         64.0, description="The largest request body of the admin API, in MiB; larger ones get 413."

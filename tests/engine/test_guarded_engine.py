@@ -12,6 +12,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
+from guard.engine import GuardedEngine
 from guard.metrics import REQUESTS
 from guard.types import GuardName, Mode, TargetSpec
 from server.demo.world import PERSON, Form
@@ -116,6 +117,32 @@ async def test_a_grammar_that_allows_a_protected_phrase_alone_gets_none(guarded,
     book = person.value("book")
     as_tenant(TargetSpec(name="Somebody Else", protected_phrases=(book,)))
     assert book not in _text(await _ask(guarded, ids, structured_outputs=StructuredOutputsParams(choice=[book])))
+
+
+@pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
+@pytest.mark.parametrize("asked", ["What is a window?", "Which book did {} write?"])
+async def test_a_question_in_the_grammar_is_judged(guarded, engine, service, recorded, as_tenant, person, asked, kind):
+    """A part of a name is no protected phrase, but who is meant is as plain as in a prompt."""
+    as_tenant(TargetSpec(name=person.name))
+    shape = StructuredOutputsParams(regex=rf"{person.name.split()[-1]} wrote a book called [A-Z][a-z]{{2,8}}\.")
+    prompt = _rendered(engine, asked.format(person.name))
+    outputs = await _ask(guarded, prompt, structured_outputs=shape, output_kind=kind)
+    assert _text(outputs) == service.refusal and outputs[-1].finished
+    assert (await recorded(outputs)).action == "refuse"
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_tenants_share_cached_prefixes_unless_they_may_not(engine, service, as_tenant, private):
+    guarded = GuardedEngine(engine, service, private_prefix_cache=private)
+    prompt = _rendered(engine, f"What is a window, and why are there {20 + private} of them? " * 12)
+
+    async def cached() -> int:
+        return (await _ask(guarded, prompt, max_tokens=1))[-1].num_cached_tokens
+
+    as_tenant()
+    assert not await cached() and await cached()
+    as_tenant()
+    assert bool(await cached()) is not private
 
 
 async def test_what_no_guard_could_judge_is_refused_as_a_whole(
