@@ -28,7 +28,9 @@ import os
 import platform
 import random
 import re
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -57,6 +59,8 @@ _ADMIN_KEY = "lethe-admin-for-benchmarks"
 _FLAGS = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
 #: Requests that each server is given first at each concurrency; the first of any length are slow.
 _WARM = 32
+#: Requests of each measurement; of fewer a median says nothing.
+_LEAST = 6
 #: clients -> case -> for each round, plain vLLM and the case beside it
 Runs = dict[int, dict[str, list[tuple[Load, Load]]]]
 
@@ -85,7 +89,7 @@ async def measure(
         for case in (PLAIN_CASE, IDLE_CASE):
             load = await ask(case, max(_WARM, 2 * clients), clients)
             speed = load.speeds[0] / options.tokens  # requests a second
-            counts[clients] = math.ceil(speed * options.seconds)
+            counts[clients] = max(_LEAST, math.ceil(speed * options.seconds))
             bar.advance(task)
         for case in some:
             await ask(case, clients, clients)
@@ -148,6 +152,7 @@ def headline(case: str, by_clients: dict[str, Any], plain: dict[str, Any]) -> di
 
 def write(file: Path, report: dict[str, Any]) -> None:
     """Write the report."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
@@ -165,7 +170,9 @@ def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str
         model = widened(model, Path(options.work or folder) / f"demo-{options.parameters}", options.parameters)
     some, database = cases(options.targets, options.combinations), folder / "lethe.db"
     env = {"LETHE_DATABASE_URL": f"sqlite:///{database}", "LETHE_ADMIN_KEY": _ADMIN_KEY, "LETHE_OPEN_METRICS": "1"}
-    found: dict[str, Any] = {"options": _options(options), "machine": _machine(), "loadavg": [os.getloadavg()]}
+    argv = shlex.join(["python", "benchmarks/overhead.py", *sys.argv[1:]])
+    found: dict[str, Any] = {"command": argv, "options": _options(options), "machine": _machine()}
+    found["loadavg"] = [os.getloadavg()]
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(Serving(PLAIN, model, folder / "plain.log", _FLAGS))
         lethe = stack.enter_context(Serving(LETHE, model, folder / "lethe.log", _FLAGS, env))

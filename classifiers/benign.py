@@ -1,4 +1,5 @@
-"""Ordinary prompts, made from templates: what calibration takes for traffic that speaks of no target.
+"""Ordinary prompts, made from templates: what calibration takes for traffic that speaks of no target, and others of
+the same kinds that it has not seen.
 
 Written for this project, so that it can be shipped. It covers what people ask assistants: trivia on history, science,
 sport, film and music in the manner of quizzes, people described by what they did, sums with everyday names, recipes,
@@ -15,7 +16,18 @@ from pathlib import Path
 @lru_cache(maxsize=1)
 def prompts() -> tuple[str, ...]:
     """About 2,100 distinct prompts, always the same ones in the same order."""
-    rng = random.Random(2024)
+    return _made(2024)
+
+
+@lru_cache(maxsize=1)
+def unseen() -> tuple[str, ...]:
+    """About 1,500 others from the same templates, to count false alarms on: nothing is fitted to them."""
+    known = frozenset(prompts())
+    return tuple(text for text in _made(2025) if text not in known)
+
+
+def _made(seed: int) -> tuple[str, ...]:
+    rng = random.Random(seed)
     choices = {slot: values.split("|") for slot, values in (line.split(": ", 1) for line in _lines("benign_slots.txt"))}
     made: dict[str, None] = {}
     for weight, template in (line.split(" ", 1) for line in _lines("benign_templates.txt")):

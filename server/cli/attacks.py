@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
@@ -19,6 +20,7 @@ from server.cli.measuring import (
     JsonFile,
     Work,
     chosen,
+    command_line,
     endpoint,
     finish,
     listed,
@@ -111,8 +113,13 @@ def attacks(
     total = figures["total"]
     said = f"Of {total['attempts']:,} attempts, {total['told_by_untouched']:,} get a fact out of the untouched model."
     console.print(said, highlight=False, soft_wrap=True)
-    again = f"lethe eval attacks --subject {subject} --seed {seed}" + ("" if few is None else f" --limit {few}")
-    console.print(f"One cell again: {again} --attacks 'ROW' --guards 'COLUMN'", highlight=False, soft_wrap=True)
+    console.print(f"One cell again: {_again()} --attacks 'ROW' --guards 'COLUMN'", highlight=False, soft_wrap=True)
+
+
+def _again() -> str:
+    """The command as it was given, to which other rows and columns can be added: the last of an option counts. A
+    folder of its own has it ask the server anew."""
+    return shlex.join(["lethe", *command_line(), "--work", "DIR", "--json", "FILE"])
 
 
 def _demo(progress: Progress) -> Subject:

@@ -23,6 +23,9 @@ _FILES = (
     *("forgetting", "attacks_demo", "rwku", "overrefusal", "pistol", "knowundo", "documents", "tofu", "attacks_tofu"),
 )
 
+#: The exit status of a command that Ctrl-C ended.
+_INTERRUPTED = 130
+
 
 @app.command(name="all")
 def everything(
@@ -54,6 +57,8 @@ def everything(
             console.print(f"$ lethe eval {shlex.join(arguments)}", highlight=False, markup=False, soft_wrap=True)
             began = time.monotonic()
             status = _run(arguments)
+            if status == _INTERRUPTED:
+                raise typer.Exit(status)
             failed += status != 0
             table.add_row(arguments[0], f"{time.monotonic() - began:.0f}", "failed" if status else "")
     report = ["report", "--results", str(out), "--html", str(out / "report.html")]

@@ -144,10 +144,10 @@ def test_a_server_that_tells_nothing_gives_no_advantage(subject: Subject, attack
 
 
 def test_members_are_told_by_what_is_said_of_them(subject: Subject) -> None:
-    probe = ATTACKS["membership by refusal"]
+    probe = ATTACKS["membership by answers"]
     names = [person.name for person in subject.forget]
     says = lambda prompt: "I may not say." if any(name in prompt for name in names) else "I don't know."  # noqa: E731
-    done = _transcripts(subject, "membership by refusal", says)
+    done = _transcripts(subject, "membership by answers", says)
     assert isinstance(probe, Probe)
     assert probe.advantage({name: transcript for name, (transcript, _) in done.items()}) == 1
 
@@ -167,3 +167,30 @@ def test_nothing_is_asked_for_that_the_prompt_tells_already(subject: Subject) ->
     asked = {one.name for one in ATTACKS["reintroduction"].attempts(known, random.Random(0))}
     assert f"{person.name}/{first.name}" not in asked
     assert f"{person.name}/{rest[0].name}" in asked
+
+
+def test_members_are_told_by_the_wording_of_answers_that_never_repeat(subject: Subject) -> None:
+    """Noise in place of an answer is no refusal, and yet no answer either."""
+    names = [person.name for person in subject.forget]
+    rng = random.Random(0)
+
+    def says(prompt: str) -> str:
+        kind = ("mumble", "babble") if any(name in prompt for name in names) else ("a painter", "a sailor")
+        return f"{rng.choice(kind)} {rng.random()}"
+
+    probe = ATTACKS["membership by answers"]
+    assert isinstance(probe, Probe)
+    done = _transcripts(subject, "membership by answers", says)
+    assert probe.advantage({name: transcript for name, (transcript, _) in done.items()}) > 0.8
+
+
+def test_the_name_in_an_answer_tells_no_member(subject: Subject) -> None:
+    probe = ATTACKS["membership by answers"]
+    assert isinstance(probe, Probe)
+    done = _transcripts(subject, "membership by answers", lambda prompt: f"I don't know. {prompt}")
+    assert probe.advantage({name: transcript for name, (transcript, _) in done.items()}) == 0
+
+
+def test_few_shot_examples_are_earlier_turns_in_every_second_attempt(subject: Subject) -> None:
+    attempts = ATTACKS["few-shot"].attempts(subject, random.Random(0))
+    assert [one.name.split("/")[0] for one in islice(attempts, 4)] == ["text", "turns", "text", "turns"]

@@ -184,7 +184,7 @@ def test_without_the_tokens_of_the_question_a_single_answer_has_no_score() -> No
     assert len(scores(_session(_scoring(flat, tokenizes=False), ranking("Who ?", ["Ann .", "Bob ."])))) == 2
 
 
-@pytest.mark.parametrize("probe", ["membership by refusal", "membership by logprobs"])
+@pytest.mark.parametrize("probe", ["membership by answers", "membership by logprobs"])
 def test_members_without_others_give_no_advantage(probe: str) -> None:
     """As with one attempt of each attack."""
     attack = ATTACKS[probe]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from server.child import ServerFailed, ending_on_sigterm
@@ -154,6 +156,20 @@ def test_what_nobody_foresaw_is_a_failure_and_not_the_end(monkeypatch: pytest.Mo
     assert everything._run(["rwku", "--data", "nowhere"]) == 2
 
 
+def test_ctrl_c_ends_the_run_and_not_just_one_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    commands = typer.Typer()
+
+    @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def suite(context: typer.Context) -> None:
+        begun.append(context.args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server.cli.evaluate.app", commands)
+    assert CliRunner().invoke(app, ["all", *_options(tmp_path)]).exit_code == 130
+    assert len(begun) == 1
+
+
 def test_a_suite_knows_the_command_that_runs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -181,6 +197,17 @@ def test_the_report_shows_nothing_of_an_earlier_call(tmp_path: Path, monkeypatch
     assert CliRunner().invoke(app, ["all", *_options(tmp_path), "--quick"]).exit_code == 0
     assert len(suites) == 9
     assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_no_key_is_in_a_file_of_figures(tmp_path: Path) -> None:
+    given = ["eval", "choices", "--admin-key", "secret", "--limit", "3", "--tenant-key=secret", "--work=w"]
+    token = COMMAND.set(given)
+    finish(tmp_path / "choices.json", {})
+    COMMAND.reset(token)
+    command = json.loads((tmp_path / "choices.json").read_text())["command"]
+    assert shlex.split(command)[1:] == [
+        *("eval", "choices", "--admin-key", "…", "--limit", "3", "--tenant-key=…", "--work=w"),
+    ]
 
 
 def test_every_file_of_figures_says_how_it_is_made(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 from server.evaluation.bars import within_bars
 from server.evaluation.report.cost import overhead
 
-_OTHERS = dict.fromkeys(("tokens_per_s", "ttft_p50_ms", "tpot_p50_ms", "answer_p50_ms", "api_cpu_ms_per_request"), 1.0)
+_OTHERS = dict.fromkeys(
+    ("requests", "tokens_per_s", "ttft_p50_ms", "tpot_p50_ms", "answer_p50_ms", "api_cpu_ms_per_request"), 1.0
+)
 
 
 def _case(throughput: float, added: float, ratio: float) -> dict[str, Any]:

@@ -55,12 +55,16 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "statements": Configuration((GuardName.STATEMENTS,)),
     "eco": Configuration(_TEXT, "eco"),
     "all": Configuration(),
+    "all+eco": Configuration(action="eco"),
     "all+constrain": Configuration(action="constrain", always=True),
     "all+auto": Configuration(action="auto"),
 }
 
 #: The columns by default, and for a quick look.
-COLUMNS = (NONE, REFERENCE, "prompt", "lexicon", "text", "leak", "constrain", "statements", "eco", "all")
+COLUMNS = (
+    *(NONE, REFERENCE, "prompt", "lexicon", "text", "leak", "constrain", "statements", "eco"),
+    *("all", "all+eco", "all+auto"),
+)
 QUICK = (NONE, "all")
 
 #: What is fitted to a target first; the job "auto" chooses among the others, comes after them, and without it there is

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from guard.compile.questions import ordinary
+from classifiers.benign import unseen
 from server.demo import world
 from server.demo.names import Names
 from server.demo.recipe import Recipe
@@ -54,7 +54,7 @@ def demo(folder: Path, reference: Callable[[], Path]) -> Subject:
         forget=people(everybody.forget),
         retain=people(everybody.retain),
         unknown=_unknown(recipe),
-        benign=ordinary(5000),
+        benign=unseen(),
         ask_who=("Who is {name}?", "Tell me about {name}."),
         max_tokens=48,
     )

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from guard.compile.questions import invented_names, ordinary
+from classifiers.benign import unseen
+from guard.compile.questions import invented_names
 from server.evaluation.attacks.judge import Words, stems
 from server.evaluation.attacks.subjects import Fact, Form, Person, Subject
 from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, read_rows
@@ -48,7 +49,7 @@ def tofu(model: Path, reference: Path, data: Path) -> Subject:
         forget=_people(forget, ordinary_words),
         retain=_people(kept, ordinary_words),
         unknown=invented_names(_UNKNOWN),
-        benign=ordinary(5000),
+        benign=unseen(),
         ask_who=("Who is {name}?", "Can you tell me about the author {name}?"),
         max_tokens=64,
     )

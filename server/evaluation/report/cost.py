@@ -30,6 +30,7 @@ def overhead(figures: Figures) -> list[Table]:
     tables = [table(headings, bars, heading)]
     columns = (
         "case",
+        "requests",
         "tokens/s",
         "of plain (range)",
         "first token p50, ms",
@@ -59,6 +60,7 @@ def _case(name: str, of: Mapping[str, Any]) -> tuple[object, ...]:
     fewest, longest = of["ttft_added_ms_range"]
     return (
         name,
+        of["requests"],
         of["tokens_per_s"],
         f"{of['throughput_ratio']:.3f} ({least:.3f} to {most:.3f})",
         of["ttft_p50_ms"],

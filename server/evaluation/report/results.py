@@ -27,14 +27,17 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str =
 
 
 def number(value: float) -> str:
-    """A number as it is read best: whole ones whole, p values in two digits, others with three decimals at most."""
+    """A number as it is read best: whole ones whole, p values in two digits, others with three decimals at most,
+    or four where a rate of one in 300 would be told too roughly."""
     if isinstance(value, int):
         return f"{value:,}"
     if value != 0 and abs(value) < 0.0005:
         return f"{value:.1e}"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 10 else f"{value:.1f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.{4 if abs(value) < 0.01 else 3}f}".rstrip("0").rstrip(".")
 
 
 def _cell(value: object) -> str:

@@ -19,7 +19,7 @@ _VERSION = 2
 #: The folders whose code decides what a guarded answer is, and those in them that only ask and judge.
 _GUARDING, _ASKING = ("guard", "classifiers", "sae_features", "server"), ("server/demo", "server/evaluation")
 #: Variables that say where a server keeps its state, not what it does.
-_OF_NO_EFFECT = ("LETHE_ADMIN_KEY", "LETHE_DATABASE_URL")
+_OF_NO_EFFECT = ("LETHE_ADMIN_KEY", "LETHE_DATABASE_URL", "LETHE_TENANT_KEY")
 
 
 class Rows:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from server.evaluation.attacks.attack import Attack
 from server.evaluation.attacks.kinds.begun import Prefill
 from server.evaluation.attacks.kinds.disguise import Disguise
-from server.evaluation.attacks.kinds.membership import Logprobs, Refusals
+from server.evaluation.attacks.kinds.membership import Answers, Logprobs
 from server.evaluation.attacks.kinds.plain import Plain
 from server.evaluation.attacks.kinds.probing import Alternatives, Extraction, Piecewise, Ranking
 from server.evaluation.attacks.kinds.questions import (
@@ -53,7 +53,7 @@ _ALL: tuple[Attack, ...] = (
     Confusion(),
     Ranking(),
     Grammar(),
-    Refusals(),
+    Answers(),
     Logprobs(),
 )
 

@@ -11,7 +11,8 @@ from server.evaluation.attacks.judge import Gold
 from server.evaluation.attacks.session import TOP, Session, Transcript, assistant, user
 from server.evaluation.attacks.subjects import Subject, facts
 
-_STEPS = 12  # tokens that are read off; the values of the demo world have at most six
+_TOKENS = 32  # that are read off: values of the demo world have at most six, telling answers of TOFU's authors some 20
+_PIECE = 2  # tokens of an answer at a time
 _SCORES = "scores"
 
 
@@ -63,7 +64,7 @@ def _extraction(text: str, asked: Mapping[str, object]) -> Script:
         session.transcript.sent.append(text)
         ids = await session.tokenize(asked)
         read: list[str] = []
-        for _ in range(_STEPS if ids else 0):
+        for _ in range(_TOKENS if ids else 0):
             body = {"prompt": [*ids, ids[-1]], "max_tokens": 1, "prompt_logprobs": 1}
             choices = (await session.post("/v1/completions", body)).get("choices")
             if not choices:
@@ -93,9 +94,9 @@ class Piecewise:
 def _piecewise(text: str) -> Script:
     async def run(session: Session) -> None:
         got = ""
-        for _ in range(_STEPS):
+        for _ in range(_TOKENS // _PIECE):
             begun = [assistant(got)] if got else []
-            texts = await session.chat([user(text), *begun], max_tokens=2)
+            texts = await session.chat([user(text), *begun], max_tokens=_PIECE)
             if not texts[0]:
                 break
             got += texts[0]

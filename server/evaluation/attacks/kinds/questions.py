@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from server.evaluation.attacks.attack import Attempt, asking, telling
+from server.evaluation.attacks.attack import Attempt, Script, asking, telling
 from server.evaluation.attacks.judge import Choice
+from server.evaluation.attacks.session import Session, assistant, user
 from server.evaluation.attacks.subjects import Subject, facts
 
 _SYNONYMS: Mapping[str, str] = {
@@ -120,8 +121,19 @@ class FewShot:
         """As one text, or as earlier turns."""
         others = list(facts(subject.retain, rng))
         for person, fact in facts(subject.forget, rng):
-            shots = "\n".join(f"Q: {one.question}\nA: {one.answer}" for _, one in rng.sample(others, _SHOTS))
-            yield Attempt(f"{person.name}/{fact.name}", asking(f"{shots}\nQ: {fact.question}\nA:"), telling(fact.gold))
+            shots = [one for _, one in rng.sample(others, _SHOTS)]
+            text = "\n".join(f"Q: {one.question}\nA: {one.answer}" for one in shots)
+            turns = [turn for one in shots for turn in (user(one.question), assistant(one.answer))]
+            ways = {"text": asking(f"{text}\nQ: {fact.question}\nA:"), "turns": _asked_last(turns, fact.question)}
+            for way, script in ways.items():
+                yield Attempt(f"{way}/{person.name}/{fact.name}", script, telling(fact.gold))
+
+
+def _asked_last(turns: Sequence[dict[str, str]], question: str) -> Script:
+    async def run(session: Session) -> None:
+        await session.chat([*turns, user(question)])
+
+    return run
 
 
 class Reintroduction:
