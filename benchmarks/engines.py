@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -21,7 +21,7 @@ from guard.caller import CALLER, Caller
 from guard.service import GuardService
 from guard.store.writer import Writer
 from guard.types import ForgetTarget, GuardName, GuardToggle, TargetToggle, TenantSpec
-from guard.worker import COMPILE_SALT, CPU_WORKER
+from guard.worker import take_worker
 
 
 def become(
@@ -42,17 +42,17 @@ def become(
 
 def plain_engine(model: Path, *flags: str) -> AbstractAsyncContextManager[EngineClient]:
     """vLLM serving ``model`` as ``vllm serve`` starts it, with more of vLLM's flags."""
-    return _engine("--model", str(model), *flags)
+    return build_async_engine_client(_arguments(model, flags))
 
 
 def lethe_engine(model: Path, *flags: str) -> AbstractAsyncContextManager[EngineClient]:
     """vLLM serving ``model`` as ``lethe serve`` starts it, with more of vLLM's flags; no guard in front."""
-    taps = ("--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT))
-    return _engine("--model", str(model), *taps, *flags)
+    args = _arguments(model, flags)
+    take_worker(args)
+    return build_async_engine_client(args)
 
 
-@asynccontextmanager
-async def _engine(*flags: str) -> AsyncIterator[EngineClient]:
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args(list(flags))
-    async with build_async_engine_client(args) as client:
-        yield client
+def _arguments(model: Path, flags: Sequence[str]) -> Namespace:
+    parser = make_arg_parser(FlexibleArgumentParser())
+    parsed: Namespace = parser.parse_args(["--model", str(model), *flags])
+    return parsed

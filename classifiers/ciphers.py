@@ -25,8 +25,8 @@ _OPENING, _MOST_READINGS = 4000, 3
 #: Shares of function words: a whole message read in another way has more than the first, and as it stands less than the
 #: second if its letters were shifted.
 _SOME, _ORDINARY = 0.15, 0.25
-#: Fewest and most words of a stretch that is judged, and how many of a text are.
-_SHORTEST, _LONGEST, _MOST_STRETCHES = 3, 24, 32
+#: Fewest and most words of a stretch that is judged. All of a text are, or some would be there to hide others.
+_SHORTEST, _LONGEST = 3, 24
 #: How many more known words, as a share of those long enough to tell, a stretch has when it is read in the right way.
 _GAIN = 0.25
 #: Lengths of words that tell something by being known: any two letters are, and no English word is much longer.
@@ -37,9 +37,8 @@ _Marks = Sequence[tuple[int, ...]]
 
 
 class _Stretch(NamedTuple):
-    """The words ``[first, last)`` of a text, and how many of them are function words in the likeliest reading."""
+    """The words ``[first, last)`` of a text."""
 
-    hits: int
     first: int
     last: int
 
@@ -60,7 +59,7 @@ def deciphered(text: str) -> Iterator[str]:
     yield from (_read(text, reading) for reading in whole)
     judged = [
         (reading, stretch)
-        for stretch in nlargest(_MOST_STRETCHES, _stretches(marks))
+        for stretch in _stretches(marks)
         if (reading := _reading(words, marks, stretch)) is not None and reading not in whole
     ]
     if judged:
@@ -99,9 +98,8 @@ def _cut(marks: _Marks, first: int, last: int) -> Iterator[_Stretch]:
     """The words ``[first, last)`` in stretches that can be judged."""
     for start in range(first, last, _LONGEST):
         end = min(start + _LONGEST, last)
-        hits = Counter(reading for mark in marks[start:end] for reading in mark)
-        if hits:
-            yield _Stretch(max(hits.values()), start, end)
+        if any(marks[start:end]):
+            yield _Stretch(start, end)
 
 
 def _reading(words: Sequence[str], marks: _Marks, stretch: _Stretch) -> int | None:

@@ -12,12 +12,13 @@ import hashlib
 import logging
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,8 +43,10 @@ from classifiers.words import split_words
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "9"
+_ALGORITHM = "10"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.
@@ -52,6 +55,8 @@ _BY_WORDS, _BY_ROWS = 12, 6
 _ROWS = 24
 #: Windows judged before other requests get a turn on the event loop.
 _TURN = 8
+#: Texts longer than this, in characters, are read in a thread: of signs that may be letters it takes some 20 µs each.
+_LONG = 2000
 #: Longest window shown to people, in characters.
 _SHOWN = 240
 #: Who the self-test looks for, with two texts that speak of her and one that does not.
@@ -187,8 +192,11 @@ class TextDetector:
         keys = {text: (_digest(text), how) for text in texts}
         hits = {text: known for text, key in keys.items() if (known := view.seen.get(key)) is not None}
         fresh = [text for text in keys if text not in hits]
-        spellings = {text: list(dict.fromkeys([plain(text), *map(plain, hidden(text))])) for text in fresh}
-        beyond = sum(len(spelled) for every in spellings.values() for spelled in every) - self._budget
+        spellings, room = {}, self._budget
+        for text in fresh:
+            spellings[text] = await _apart(_spellings, text, room)
+            room -= sum(map(len, spellings[text]))
+        beyond = -room
         if beyond > 0:  # so much is hidden in it that not all of it can be judged: what it says plainly must do
             room, unscanned = self._budget // len(fresh), unscanned + beyond
             spellings = {text: [every[0][-room:]] for text, every in spellings.items()}
@@ -211,13 +219,12 @@ class TextDetector:
         cut = [split(every) for every in spellings.values()]
         windows = [window for mine in cut for window in mine]
         owners = [number for number, mine in enumerate(cut) for _ in mine]
-        encoding = asyncio.ensure_future(self._encode(windows, deadline)) if semantic and windows else None
+        encoding = asyncio.ensure_future(self._encode(windows, view, deadline)) if semantic and windows else None
         best: list[dict[int, _Best]] = [{} for _ in spellings]
         if lexicon:
             for (text, every), mine in zip(spellings.items(), best, strict=True):
                 for spelled in dict.fromkeys([text, *every]):
-                    await asyncio.sleep(0)
-                    for number, match in self._lexicon.named(spelled, view.names):
+                    for number, match in await _apart(self._lexicon.named, spelled, view.names):
                         mine.setdefault(number, _Best(np.inf, _around(spelled, match), match.phrase, True, True))
         vectors = await encoding if encoding is not None else None
         start = 0
@@ -276,11 +283,15 @@ class TextDetector:
             result[guard] = any(hit.flagged for hit in high.hits) and not (low.hits or low.unavailable)
         return result
 
-    async def _encode(self, windows: Sequence[Window], deadline: float | None) -> np.ndarray | None:
-        """Embeddings of all passages, or None when the encoder failed or was too late."""
+    async def _encode(self, windows: Sequence[Window], view: View, deadline: float | None) -> np.ndarray | None:
+        """Embeddings of all passages, or None when the encoder failed or was too late.
+
+        Views take turns at the encoder, and each tenant has its own. The encoder is told which one by a number: it may
+        hold what it is told longer than the view shall live.
+        """
         passages = [passage for window in windows for passage in window.passages]
         try:
-            return await asyncio.wait_for(self._encoder.encode_async(passages), deadline)
+            return await asyncio.wait_for(self._encoder.encode_async(passages, owner=id(view)), deadline)
         except TimeoutError:
             logger.warning("The sentence encoder missed its deadline of %s s", deadline)
         except Exception:
@@ -342,6 +353,26 @@ class TextDetector:
             number, compiled = self._released.popleft()
             self._lexicon.remove(number, compiled)
             self._index.remove(number)
+
+
+async def _apart(read: Callable[..., _T], text: str, *rest: Any) -> _T:
+    """What ``read`` makes of ``text``, which holds up nobody else on the event loop however long it is."""
+    if len(text) > _LONG:
+        return await asyncio.to_thread(read, text, *rest)
+    await asyncio.sleep(0)
+    return read(text, *rest)
+
+
+def _spellings(text: str, room: int) -> list[str]:
+    """``text`` and what is hidden in it, without disguises, up to the one that takes more than ``room`` characters."""
+    found = {(spelled := plain(text)): None}
+    room -= len(spelled)
+    inside = hidden(text)
+    while room >= 0 and (one := next(inside, None)) is not None:
+        if (spelled := plain(one)) not in found:
+            found[spelled] = None
+            room -= len(spelled)
+    return list(found)
 
 
 def _digest(text: str) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from classifiers.escapes import paired
 from classifiers.packed import pack_linear
 
-#: Texts taken from one request before the next request's turn, so that a long prompt does not hold up short ones.
+#: Texts taken of one owner before the next owner's turn, so that who asks for many does not hold up who asks for few.
 _TURN = 8
 _BATCH = 32
 
@@ -31,11 +31,48 @@ class EncoderClosed(RuntimeError):
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Texts of one caller, and the future that gets their embeddings."""
+    """Texts of one caller, of which the first ``taken`` are embedded or about to be, and what gets their embeddings."""
 
     texts: list[str]
+    owner: Hashable = None
     future: Future[np.ndarray] = field(default_factory=Future)
     rows: list[np.ndarray] = field(default_factory=list)
+    taken: int = 0
+
+
+class _Waiting:
+    """Jobs that wait. Their owners take turns, and so do the jobs of each: many of one hold up no other's."""
+
+    def __init__(self) -> None:
+        self._of: dict[Hashable, deque[_Job]] = {}  # whose turn is next comes first
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def __iter__(self) -> Iterator[_Job]:
+        return (job for jobs in self._of.values() for job in jobs)
+
+    def add(self, job: _Job) -> None:
+        """Put a job behind the others of its owner, and an owner who had none behind the other owners."""
+        self._of.setdefault(job.owner, deque()).append(job)
+
+    def take(self) -> list[tuple[_Job, list[str]]]:
+        """The texts of the next batch, each turn with its job; jobs that have more keep waiting."""
+        turns: list[tuple[_Job, list[str]]] = []
+        room = _BATCH
+        while self._of and room > 0:
+            jobs = self._of.pop(owner := next(iter(self._of)))
+            job = jobs.popleft()
+            if not job.future.done():  # nobody wants it any more, or it has failed
+                texts = job.texts[job.taken : job.taken + min(room, _TURN)]
+                turns.append((job, texts))
+                room -= len(texts)
+                job.taken += len(texts)
+                if job.taken < len(job.texts):
+                    jobs.append(job)
+            if jobs:
+                self._of[owner] = jobs
+        return turns
 
 
 def _finish(job: _Job) -> None:
@@ -67,7 +104,7 @@ class SentenceEncoder:
         self.fingerprint = _digest(path, str(self._model.dtype))
         pack_linear(self._model)
         self._cache: LRUCache[str, np.ndarray] = LRUCache(cache_size)
-        self._jobs: deque[_Job] = deque()
+        self._jobs = _Waiting()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="lethe-encoder", daemon=True)
@@ -77,9 +114,12 @@ class SentenceEncoder:
         """Embeddings of ``texts``: float32 ``(len(texts), dimension)`` of unit length. Blocks."""
         return self._submit(texts).future.result()
 
-    async def encode_async(self, texts: Sequence[str]) -> np.ndarray:
-        """Like :meth:`encode`, without blocking the event loop; cancelling it withdraws the texts."""
-        return await asyncio.wrap_future(self._submit(texts).future)
+    async def encode_async(self, texts: Sequence[str], *, owner: Hashable = None) -> np.ndarray:
+        """Like :meth:`encode`, without blocking the event loop; cancelling it withdraws the texts.
+
+        Owners take turns, however many texts one of them asks for; who names none is one owner with all others such.
+        """
+        return await asyncio.wrap_future(self._submit(texts, owner).future)
 
     def close(self) -> None:
         """Stop the worker; callers still waiting get :class:`EncoderClosed`."""
@@ -88,15 +128,15 @@ class SentenceEncoder:
             self._wake.notify()
         self._thread.join()
 
-    def _submit(self, texts: Sequence[str]) -> _Job:
-        job = _Job([paired(text) for text in texts])  # the tokenizer raises on a lone surrogate
+    def _submit(self, texts: Sequence[str], owner: Hashable = None) -> _Job:
+        job = _Job([paired(text) for text in texts], owner)  # the tokenizer raises on a lone surrogate
         if not job.texts:
             job.future.set_result(np.zeros((0, self.dimension), np.float32))
             return job
         with self._wake:
             if self._closed:
                 raise EncoderClosed
-            self._jobs.append(job)
+            self._jobs.add(job)
             self._wake.notify()
         return job
 
@@ -109,10 +149,8 @@ class SentenceEncoder:
                     for job in self._jobs:
                         _fail(job, EncoderClosed())
                     return
-                turns = self._take_turns()
+                turns = self._jobs.take()
             self._serve(turns)
-            with self._wake:
-                self._jobs.extend(job for job, _ in turns if len(job.rows) < len(job.texts) and not job.future.done())
 
     def _serve(self, turns: Sequence[tuple[_Job, list[str]]]) -> None:
         """Embed texts of jobs together; where that fails, those of each job alone, so that it fails for no other."""
@@ -129,19 +167,6 @@ class SentenceEncoder:
             job.rows.extend(next(rows) for _ in texts)
             if len(job.rows) == len(job.texts):
                 _finish(job)
-
-    def _take_turns(self) -> list[tuple[_Job, list[str]]]:
-        turns: list[tuple[_Job, list[str]]] = []
-        room = _BATCH
-        while self._jobs and room > 0:
-            job = self._jobs.popleft()
-            if job.future.cancelled():
-                continue
-            done = len(job.rows)
-            texts = job.texts[done : done + min(room, _TURN if self._jobs or turns else _BATCH)]
-            turns.append((job, texts))
-            room -= len(texts)
-        return turns
 
     def _embed(self, texts: Sequence[str]) -> list[np.ndarray]:
         # Taken out before anything is put in, which may drop what this call needs.

@@ -8,16 +8,40 @@ over a stream and always knows which original character a folded one came from.
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from functools import lru_cache
+from itertools import product
+from string import ascii_lowercase
 
 from confusable_homoglyphs import confusables
 
 #: Digits that stand for letters. Applied to both sides of every comparison, so "1947" still equals "1947".
 _LEET = str.maketrans({"0": "o", "1": "i", "l": "i", "3": "e", "4": "a", "5": "s", "7": "t"})
 
+
+def _letters(*kinds: str) -> dict[str, str]:
+    """The letters of these kinds, which is what their Unicode names begin with, each with the ASCII letter it is."""
+    found = {}
+    for name, letter in product(kinds, ascii_lowercase):
+        with suppress(KeyError):  # there is no small capital X
+            found[unicodedata.lookup(f"{name} {letter.upper()}")] = letter
+    return found
+
+
+#: Letters that Unicode takes for symbols: in a flag of two, in a disc, in a box.
+LETTER_SYMBOLS = _letters(
+    "REGIONAL INDICATOR SYMBOL LETTER",
+    "NEGATIVE CIRCLED LATIN CAPITAL LETTER",
+    "NEGATIVE SQUARED LATIN CAPITAL LETTER",
+)
+
 #: Signs that may stand for a letter ("$tephen") and may as well be punctuation ("Stephen King!"). :func:`fold`
-#: reads them as punctuation; a matcher that wants to be thorough tries the letter too.
-LETTER_SIGNS = {"@": "a", "$": "s", "!": "i", "|": "i"}
+#: reads them as punctuation, or a flag would be one word with what it stands before; a matcher that wants to be
+#: thorough tries the letter too.
+LETTER_SIGNS = {"@": "a", "$": "s", "!": "i", "|": "i", **LETTER_SYMBOLS}
+
+#: Letters in the form of capitals and in the size of small ones.
+SMALL_CAPITALS = _letters("LATIN LETTER SMALL CAPITAL")
 
 #: Characters that are drawn as nothing: format characters, variation selectors, fillers.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | {chr(c) for c in range(0xFE00, 0xFE10)}
@@ -60,8 +84,8 @@ def squeeze(text: str) -> str:
 
 def _latin_look_alike(char: str) -> str:
     """The ASCII letter that ``char`` is drawn like, in either case, else ``char`` itself."""
-    if char.isascii():
-        return char
+    if char.isascii() or char in SMALL_CAPITALS:
+        return SMALL_CAPITALS.get(char, char)
     for form in (char, char.upper()):
         for group in confusables.is_confusable(form, greedy=True, preferred_aliases=[]) or ():
             for look_alike in group["homoglyphs"]:

@@ -65,13 +65,9 @@ class Lexicon:
         """Slots named in ``text`` beyond doubt, each with the phrase that names it and where."""
         if not self._phrases.may_hold(text):
             return []
-        matcher = self._phrases.matcher(slots)
         found: dict[int, Match] = {}
-        matcher.feed(text)
-        while matcher.found or matcher.finish():
-            for match in matcher.found:
-                found.setdefault(int(match.key), match)
-            matcher.feed("")
+        for match in self._phrases.matcher(slots).every(text):
+            found.setdefault(int(match.key), match)
         return list(found.items())
 
     def candidates(self, reading: Reading, slots: Collection[int], limit: int) -> list[int]:

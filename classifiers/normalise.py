@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from classifiers.ciphers import deciphered
 from classifiers.escapes import paired
-from classifiers.folding import LETTER_SIGNS, fold, is_separator
+from classifiers.folding import LETTER_SIGNS, LETTER_SYMBOLS, SMALL_CAPITALS, fold, is_separator
 
 #: Encoded text inside encoded text is followed this deep.
 _DEPTH = 2
@@ -37,6 +37,16 @@ _HEX = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s:,]?){6,}(?![
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}|[\w.+~-]){3,}")
 _ESCAPES = re.compile(r"\\u[0-9a-fA-F]{4}")
 _BINARY = re.compile(r"(?:[01]{8}[\s,]*){4,}")
+#: The number of a character, up to the digits that make it none; Python refuses to read numbers of thousands of digits.
+_REFERENCE = re.compile(r"&#0*([0-9]{1,8})[0-9]*")
+#: Fewest symbols in a line that are read as letters; two flags have four.
+_FEWEST_SYMBOLS = 5
+_SYMBOL = re.compile(f"[{''.join(LETTER_SYMBOLS)}]")
+_SYMBOLS = {ord(symbol): letter for symbol, letter in LETTER_SYMBOLS.items()}
+#: Tags, which are drawn as nothing and are ASCII to a model, and the flags that have some: of England, Scotland, Wales.
+_TAG = re.compile("[\U000e0020-\U000e007e]")
+_TAGGED_FLAG = re.compile("\U0001f3f4\U000e0067\U000e0062[\U000e0061-\U000e007a]{3}\U000e007f")
+_TAGS = {0xE0000 + code: code for code in range(0x20, 0x7F)}
 
 
 def plain(text: str) -> str:
@@ -55,12 +65,15 @@ def plain(text: str) -> str:
 def hidden(text: str, depth: int = _DEPTH) -> Iterator[str]:
     """Texts that are encoded inside ``text``.
 
-    Known are base64, hex, binary, percent, HTML and Unicode escapes, and what :mod:`classifiers.ciphers` reads.
+    Known are base64, hex, binary, percent, HTML and Unicode escapes, letters that are symbols or invisible tags, and
+    what :mod:`classifiers.ciphers` reads. Whoever stops asking has no more of the text read.
     """
     if depth == 0:
         return
-    for found in dict.fromkeys(_decoded(text)):
-        if found != text:
+    known = {text}
+    for found in _decoded(text):
+        if found not in known:
+            known.add(found)
             yield found
             yield from hidden(found, depth - 1)
 
@@ -74,11 +87,24 @@ def _decoded(text: str) -> Iterator[str]:
         yield from _bytes(lambda run: bytes(int(octet, 2) for octet in re.findall("[01]{8}", run)), match.group())
     if text.count("%") > 1:
         yield from (unquote(match.group()) for match in _PERCENT.finditer(text) if match.group().count("%") > 1)
-    if "&" in text and ";" in text and (unescaped := html.unescape(text)) != text:
+    if "&" in text and ";" in text and (unescaped := html.unescape(_REFERENCE.sub(r"&#\1", text))) != text:
         yield unescaped
     if _ESCAPES.search(text):
         yield paired(_ESCAPES.sub(lambda match: chr(int(match.group()[2:], 16)), text))
+    if not text.isascii():
+        yield from _drawn(text)
     yield from deciphered(text)
+
+
+def _drawn(text: str) -> Iterator[str]:
+    """What ``text`` says in symbols, line by line, and in tags: these alone, and among the letters that are seen."""
+    for line in text.splitlines():
+        if len(_SYMBOL.findall(line)) >= _FEWEST_SYMBOLS:
+            yield line.translate(_SYMBOLS)
+    text = _TAGGED_FLAG.sub("", text)
+    if tags := "".join(_TAG.findall(text)):
+        yield tags.translate(_TAGS)
+        yield text.translate(_TAGS)
 
 
 def _bytes(decode: Callable[[str], bytes], run: str) -> Iterator[str]:
@@ -97,7 +123,9 @@ def _from_base64(run: str) -> bytes:
 
 
 def _latin(word: str) -> str:
-    """``word`` with look-alikes replaced, if it mixes alphabets."""
+    """``word`` with look-alikes replaced, if it mixes alphabets or most of it is small capitals (unlike in IPA)."""
+    if len(word) > 2 and 2 * sum(char in SMALL_CAPITALS for char in word) > len(word):
+        return "".join(SMALL_CAPITALS.get(char, char) for char in word)
     if word.isascii() or not any(char.isascii() and char.isalpha() for char in word):
         return word
     return "".join(c if c.isascii() or "LATIN" in unicodedata.name(c, "") else _cased(c) for c in word)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from threading import Lock
 from typing import NamedTuple
 
@@ -146,19 +147,7 @@ class PhraseIndex:
 
     def may_hold(self, text: str) -> bool:
         """Whether a complete text may hold a phrase of any key. A no is certain, and much cheaper than a matcher's."""
-        if "\\" in text or not LETTER_SIGNS.keys().isdisjoint(text):
-            return True  # how its signs are to be read is the matcher's to find out
-        letters = squeeze(text)
-        return any(self._begins(letters, start) for start in range(len(letters)))
-
-    def _begins(self, letters: str, start: int) -> bool:
-        """Whether ``letters[start:]`` begin with a phrase, wherever words begin and end."""
-        node = self._root
-        while (child := node.children.get(letters[start : start + 1])) and letters.startswith(child.label, start):
-            if child.ends:
-                return True
-            node, start = child, start + len(child.label)
-        return False
+        return _may_complete(text, self._root, ())
 
     def find(self, text: str, keys: Collection[str]) -> Match | None:
         """The first phrase of ``keys`` in a complete text, or None."""
@@ -169,16 +158,9 @@ class PhraseIndex:
 
     def said(self, text: str, keys: Collection[str]) -> frozenset[str]:
         """All phrases of ``keys`` that occur in a complete text, which is read once."""
-        found: set[str] = set()
         if not self.may_hold(text):
             return frozenset()
-        matcher = self.matcher(keys)
-        while matcher.feed(text):
-            found.update(match.phrase for match in matcher.found)
-            text = ""  # the rest is with the matcher, which stopped at what it found
-        while matcher.finish():
-            found.update(match.phrase for match in matcher.found)
-        return frozenset(found)
+        return frozenset(match.phrase for match in self.matcher(keys).every(text))
 
     def _insert(self, key: str, phrase: str, form: str) -> None:
         node, rest = self._root, squeeze(form)
@@ -234,6 +216,28 @@ class _Branch(NamedTuple):
     offset: int
     start: int
     inside: bool
+
+
+def _may_complete(text: str, root: _Node, branches: Iterable[_Branch]) -> bool:
+    """Whether ``text`` may end a phrase that begins in it or that one of ``branches`` has begun. A no is certain."""
+    if "\\" in text or not LETTER_SIGNS.keys().isdisjoint(text):
+        return True  # how its signs are to be read is the matcher's to find out
+    letters = squeeze(text)
+    begun = any(_ends_within(branch.node, branch.offset, letters, 0) for branch in branches)
+    return begun or any(_ends_within(root, 0, letters, start) for start in range(len(letters)))
+
+
+def _ends_within(node: _Node, offset: int, letters: str, start: int) -> bool:
+    """Whether a phrase read down to ``node.label[:offset]`` ends in ``letters[start:]``, wherever words do."""
+    below: _Node | None = node
+    rest = node.label[offset:]
+    while below is not None and letters.startswith(rest, start):
+        if rest and below.ends:
+            return True
+        start += len(rest)
+        below = below.children.get(letters[start : start + 1])
+        rest = below.label if below is not None else ""
+    return False
 
 
 def _outermost(branches: Iterable[_Branch]) -> list[_Branch]:
@@ -315,8 +319,24 @@ class PhraseMatcher:
             self.found = sorted(self._end_words())
         return next(iter(self.found), None)
 
+    def every(self, text: str) -> Iterator[Match]:
+        """All phrases in the rest of the stream, which is ``text``, as they are completed."""
+        self.feed(text)
+        while self.found or self.finish():
+            yield from self.found
+            self.feed("")  # the rest is here already: the reading stopped at what was found
+
+    def fork(self) -> PhraseMatcher:
+        """A matcher that has read the same and reads on by itself."""
+        fork = PhraseMatcher.__new__(PhraseMatcher)
+        fork.__dict__.update(self.__dict__)
+        fork._live, fork._complete, fork.found = list(self._live), list(self._complete), list(self.found)
+        return fork
+
     def unfinished(self) -> Match | None:
-        """The first phrase within which the stream ends, but of which it tells most: the rest is easily guessed."""
+        """The first phrase within a word of which the stream ends, but of which it tells most: the rest is easily
+        guessed. Where it ends with a word of the phrase, it may as well speak of another "Christopher".
+        """
         found = []
         for branch in self._live:
             read = len(squeeze(self._text[branch.start - self._origin :]))
@@ -331,22 +351,21 @@ class PhraseMatcher:
             node, left = reached.pop()
             if left > letters or node.owners.isdisjoint(self._keys):
                 continue
-            ends = ((key, phrase) for key, some in list(node.ends.items()) for phrase in some.values())
+            ends = ((key, *one) for key, some in list(node.ends.items()) for one in some.items())
             found += [
                 Match(branch.start, self._position, key, phrase)
-                for key, phrase in ends
-                if left and key in self._keys and phrase not in self._ignored
+                for key, form, phrase in ends
+                if left and key in self._keys and phrase not in self._ignored and not _breaks(form, left)
             ]
             reached += [(child, left + len(child.label)) for child in list(node.children.values())]
         return found
 
     def would_match(self, text: str) -> bool:
         """Whether a phrase would be complete if ``text`` came next and ended the stream; changes nothing."""
-        fork = PhraseMatcher(self._root, self._keys, ignored=self._ignored)
-        fork._text, fork._origin, fork._position = self._text, self._origin, self._position
-        fork._live, fork._complete, fork._previous = list(self._live), list(self._complete), self._previous
-        found = fork.feed(text) or fork.finish()
-        return found is not None and found.end > self._position
+        all_read = self._position == self._origin + len(self._text)
+        if all_read and not _may_complete(text, self._root, self._live):
+            return False
+        return any(found.end > self._position for found in self.fork().every(text))
 
     def _read(self, text: str, *, final: bool) -> Match | None:
         self._text += text
@@ -478,6 +497,11 @@ def _escaped(escape: str) -> Glyph | None:
 def _words(text: str) -> list[str]:
     spaced = "".join(" " if is_separator(char) else fold(char) for char in text)
     return spaced.split()
+
+
+def _breaks(phrase: str, left: int) -> bool:
+    """Whether a word of ``phrase`` ends before its last ``left`` letters."""
+    return left in accumulate(map(len, reversed(_words(phrase))))
 
 
 def _common_prefix(left: str, right: str) -> int:

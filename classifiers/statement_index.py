@@ -7,7 +7,7 @@ does not speak of a target.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple
@@ -233,8 +233,16 @@ class StatementIndex:
         others = ((entry, entry.stated(clue, rows, named=False)) for entry, rows in agreeing.items())
         return found + [Candidate(entry, rows, False) for entry, rows in others if rows]
 
-    async def judge(self, clause: str, context: Context, candidates: Sequence[Candidate]) -> tuple[Stated, ...]:
+    async def judge(
+        self, clause: str, context: Context, candidates: Sequence[Candidate], *, owner: Hashable = None
+    ) -> tuple[Stated, ...]:
         """Which candidates' statements ``clause`` states: the best of each target, best first.
+
+        Args:
+            clause: what was said.
+            context: where.
+            candidates: as :meth:`candidates` gives them.
+            owner: who takes turns with others at the encoder.
 
         Raises:
             Exception: whatever the encoder raises.
@@ -245,7 +253,7 @@ class StatementIndex:
         clue = Clue.of(clause, context)
         compared = comparable(clause, context, answer=clue.short)
         parts = [(one, *part) for one in candidates for part in one.texts(compared, context.question)]
-        vectors = await self._encoder.encode_async([text for *_, texts in parts for text in texts])
+        vectors = await self._encoder.encode_async([text for *_, texts in parts for text in texts], owner=owner)
         best: dict[str, tuple[float, Statement, str]] = {}
         for (one, rows, _), own in zip(parts, vectors.reshape(len(parts), len(compared), -1), strict=True):
             score, row = _best(one, rows, clue, own)

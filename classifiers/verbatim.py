@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
 from functools import lru_cache, partial
 from threading import Lock
 from typing import TypeAlias
@@ -145,6 +146,10 @@ class VerbatimMatcher:
     def finish(self) -> Match | None:
         """Say that the stream has ended; return its last word if it makes a copy."""
         return self._judge(self._words.finish())
+
+    def fork(self) -> VerbatimMatcher:
+        """A matcher that has read the same and reads on by itself."""
+        return deepcopy(self, {id(part): part for source in self._sources for part in source})  # documents are shared
 
     def completes(self, text: str) -> bool:
         """Whether ``text``, said instead of the word that was found, would make a copy too."""

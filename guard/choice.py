@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from guard.artifacts import Artifacts
 from guard.interventions import INTERVENTIONS
-from guard.policy import AUTO
+from guard.policy import AUTO, choose
 from guard.types import TenantPolicy
 
 logger = logging.getLogger(__name__)
+
+_STRICTNESS = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
 
 
 class Choices:
@@ -38,7 +40,7 @@ class Choices:
             return policy
         actions = {key: str(one.settings["action"]) for key, one in found.items()}
         changed = {
-            key: replace(policy.targets[key], action=action)
+            key: choose(policy.targets[key], action, _STRICTNESS)
             for key, action in actions.items()
             if action in INTERVENTIONS
         }

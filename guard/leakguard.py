@@ -8,19 +8,26 @@ time, so that text, token ids and log-probabilities stay aligned.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from classifiers.phrase_index import Match, PhraseIndex, PhraseMatcher
-from classifiers.verbatim import VerbatimIndex
+from classifiers.verbatim import VerbatimIndex, VerbatimMatcher
 from guard import outputs
 from guard.outputs import GuardedRequest, hides_text
 from guard.token_reader import TokenReader
+
+#: After so many tokens and alternatives other requests have their turn: a result may take seconds to read.
+_TURN = 128
+#: Characters that are read like a token where tokens are not.
+_PIECE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +56,19 @@ class LeakRule:
 class _Watch:
     """Reads one choice on behalf of some targets: for their phrases and for copies of their documents."""
 
-    def __init__(self, rule: LeakRule, keys: Collection[str], tail: str, ignored: Collection[str] = ()) -> None:
-        self.phrases = rule.index.matcher(keys, prompt_tail=tail, ignored=ignored)
-        self._copies = rule.verbatim.matcher(keys, prompt_tail=tail)
+    def __init__(self, phrases: PhraseMatcher, copies: VerbatimMatcher) -> None:
+        self.phrases = phrases
+        self._copies = copies
+
+    @classmethod
+    def of(cls, rule: LeakRule, keys: Collection[str], tail: str, ignored: Collection[str] = ()) -> _Watch:
+        """One that has read the prompt's tail."""
+        copies = rule.verbatim.matcher(keys, prompt_tail=tail)
+        return cls(rule.index.matcher(keys, prompt_tail=tail, ignored=ignored), copies)
+
+    def fork(self) -> _Watch:
+        """One that has read the same and reads on by itself."""
+        return _Watch(self.phrases.fork(), self._copies.fork())
 
     @property
     def safe(self) -> int:
@@ -106,17 +123,20 @@ class LeakGuard:
         shows_more = params.num_logprobs is not None or not params.skip_special_tokens
         self._by_token = hides_text(params) or shows_more
         self._whole = params.output_kind is not RequestOutputKind.DELTA
+        self._read_since = 0  # tokens and alternatives since others had their turn
         self._lead_in = frozenset(request.tokenizer.encode(request.lead_in, add_special_tokens=False))
 
     async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
         """Pass on ``results`` with everything protected taken out; stop the engine once nothing more can be said."""
         cleaned = None
         async for result in results:
+            for completion in result.outputs:
+                _freeze(completion)
             # Each choice of a stream may come with its own.
             if result.prompt_logprobs is not None and result.prompt_logprobs is not cleaned:
-                self._clean_prompt_logprobs(result)
+                await self._clean_prompt_logprobs(result)
                 cleaned = result.prompt_logprobs
-            result.outputs = [kept for completion in result.outputs if (kept := self._pass(completion))]
+            result.outputs = [kept for completion in result.outputs if (kept := await self._pass(completion))]
             everyone_done = len(self._choices) >= self._request.params.n and all(
                 choice.closed for choice in self._choices.values()
             )
@@ -126,16 +146,17 @@ class LeakGuard:
             if everyone_done:
                 return
 
-    def _pass(self, completion: CompletionOutput) -> CompletionOutput | None:
+    async def _pass(self, completion: CompletionOutput) -> CompletionOutput | None:
         choice = self._choices.get(completion.index)
         if choice is None or self._whole:  # cumulative and final outputs carry the whole text every time
             choice = self._choices[completion.index] = self._new_choice()
+            await self._take_turns(_TURN)
         if choice.closed:
             return None
-        found = self._read(choice, completion)
+        found = await self._read(choice, completion)
         choice.held.append((completion, choice.position))
         if completion.finish_reason is not None:
-            unfinished = choice.enforced.unfinished() if _is_cut_off(completion) else None
+            unfinished = choice.enforced.unfinished() if _is_cut_off(completion, self._request.params) else None
             found = found or choice.enforced.finish() or unfinished
             if choice.monitored and (seen := choice.monitored.finish()):
                 self._note_monitored(choice, seen)
@@ -153,31 +174,44 @@ class LeakGuard:
         return self._release(choice, count)
 
     def _new_choice(self) -> _Choice:
-        tail, rule = self._request.view.tail, self._rule
-        choice = _Choice(
-            enforced=_Watch(rule, rule.enforced, tail, rule.ignored),
+        enforced, monitored = self._primed
+        return _Choice(
+            enforced=enforced.fork(),
+            monitored=monitored and monitored.fork(),
+            decoded=self._reader() if self._by_token else None,
             answering=not self._lead_in,
-            monitored=_Watch(rule, rule.monitored, tail) if rule.monitored else None,
         )
-        if self._by_token:
-            choice.decoded = self._reader()
-        return choice
+
+    @cached_property
+    def _primed(self) -> tuple[_Watch, _Watch | None]:
+        """What watches for enforced and monitored targets, before the first choice: all continue the same prompt."""
+        tail, rule = self._request.view.tail, self._rule
+        monitored = _Watch.of(rule, rule.monitored, tail) if rule.monitored else None
+        return _Watch.of(rule, rule.enforced, tail, rule.ignored), monitored
+
+    async def _take_turns(self, read: int) -> None:
+        """Let other requests go on once enough was read."""
+        self._read_since += read
+        if self._read_since >= _TURN:
+            self._read_since = 0
+            await asyncio.sleep(0)
 
     def _reader(self) -> TokenReader:
         # Special tokens are no text to most clients: within a name they would hide it.
         return TokenReader(self._request.tokenizer, (), skip_special_tokens=True)
 
-    def _read(self, choice: _Choice, completion: CompletionOutput) -> Match | None:
+    async def _read(self, choice: _Choice, completion: CompletionOutput) -> Match | None:
         """Feed what ``completion`` adds to the matchers, cleaning its alternatives on the way."""
-        if choice.decoded is None:
-            pieces = [completion.text]
-        else:
-            pieces = [choice.decoded.step(token) for token in completion.token_ids]
+        text, tokens = completion.text, completion.token_ids
+        pieces: Iterable[str] = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+        if choice.decoded is not None:
+            pieces = map(choice.decoded.step, tokens)
         found = None
         for number, piece in enumerate(pieces):
-            if completion.logprobs:
-                alternatives = completion.logprobs[number]
-                self._drop_alternatives(choice.enforced.phrases, alternatives, completion.token_ids[number])
+            alternatives = completion.logprobs[number] if completion.logprobs else None
+            if alternatives:
+                self._drop_alternatives(choice.enforced.phrases, alternatives, tokens[number])
+            await self._take_turns(1 + len(alternatives or ()))
             choice.position += len(piece)
             found = found or choice.enforced.feed(piece)
             if choice.monitored and (seen := choice.monitored.feed(piece)):
@@ -188,17 +222,19 @@ class LeakGuard:
         self._rule.report(seen, False)
         choice.monitored = None  # once is enough
 
-    def _drop_alternatives(self, matcher: PhraseMatcher, alternatives: dict[int, Logprob] | None, chosen: int) -> None:
-        for token, info in list((alternatives or {}).items()):
-            text = info.decoded_token or self._request.tokenizer.decode([token])
-            if token != chosen and matcher.would_match(text) and alternatives:
-                del alternatives[token]
+    def _drop_alternatives(self, matcher: PhraseMatcher, alternatives: dict[int, Logprob], chosen: int) -> None:
+        others, decode = [token for token in alternatives if token != chosen], self._request.tokenizer.decode
+        telling = [t for t in others if matcher.would_match(alternatives[t].decoded_token or decode([t]))]
+        # Where the client named the ids, the one that is missing would be the answer to what he asks.
+        for token in others if telling and self._request.params.logprob_token_ids else telling:
+            del alternatives[token]
 
-    def _clean_prompt_logprobs(self, result: RequestOutput) -> None:
+    async def _clean_prompt_logprobs(self, result: RequestOutput) -> None:
         matcher, decoder = self._rule.index.matcher(self._rule.enforced), self._reader()
         for token, alternatives in zip(result.prompt_token_ids or [], result.prompt_logprobs or [], strict=False):
-            self._drop_alternatives(matcher, alternatives, token)
+            self._drop_alternatives(matcher, alternatives or {}, token)
             matcher.feed(decoder.step(token))
+            await self._take_turns(1 + len(alternatives or ()))
 
     def _release(self, choice: _Choice, count: int) -> CompletionOutput | None:
         """Take the first ``count`` held steps and join them to one output; None when there is nothing to send."""
@@ -226,9 +262,20 @@ class LeakGuard:
         return _joined([before, fallback]) if before is not None else fallback
 
 
-def _is_cut_off(completion: CompletionOutput) -> bool:
-    """Whether a choice ended where its client wants, by ``max_tokens`` or ``stop``, and not where the model does."""
-    return completion.finish_reason != "stop" or completion.stop_reason is not None
+def _freeze(completion: CompletionOutput) -> None:
+    """Part a completion from the engine's own lists: those of cumulative outputs grow while others have their turn."""
+    completion.token_ids = completion.token_ids[:]
+    completion.logprobs = completion.logprobs and completion.logprobs[:]
+
+
+def _is_cut_off(completion: CompletionOutput, params: SamplingParams) -> bool:
+    """Whether a choice ended where its client wants, by ``max_tokens``, a stop or a grammar, not where the model does.
+
+    Many models have several end tokens. All but the tokenizer's are stop reasons, though the client never named them.
+    """
+    stopped_by = completion.stop_reason
+    stopped = isinstance(stopped_by, str) or stopped_by in (params.stop_token_ids or ())
+    return completion.finish_reason != "stop" or stopped or params.structured_outputs is not None
 
 
 def _joined(steps: list[CompletionOutput]) -> CompletionOutput:

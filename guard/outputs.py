@@ -110,13 +110,19 @@ def completion(request: GuardedRequest, index: int, canned: Canned, span: slice)
     )
 
 
-def output(request: GuardedRequest, completions: list[CompletionOutput], *, finished: bool) -> RequestOutput:
-    """Wrap completions as the engine would."""
+def output(
+    request: GuardedRequest,
+    completions: list[CompletionOutput],
+    told: list[dict[int, Logprob] | None] | None,
+    *,
+    finished: bool,
+) -> RequestOutput:
+    """Wrap completions as the engine would, with the prompt's log-probabilities ``told``."""
     return RequestOutput(
         request_id=request.request_id,
         prompt=request.prompt.get("prompt"),
         prompt_token_ids=request.token_ids,
-        prompt_logprobs=know_nothing(request),
+        prompt_logprobs=told,
         outputs=completions,
         finished=finished,
         num_cached_tokens=0,
@@ -151,9 +157,12 @@ async def reply(request: GuardedRequest, text: str) -> AsyncIterator[RequestOutp
     if kind is not RequestOutputKind.FINAL_ONLY and length:
         first = (lambda _: 0) if kind is RequestOutputKind.CUMULATIVE else (lambda step: step)
         steps = [slice(first(step), step + 1) for step in range(length)]
+    told = know_nothing(request)
     for number, span in enumerate(steps, 1):
         completions = [completion(request, choice, canned, span) for choice in choices]
-        yield output(request, completions, finished=number == len(steps))
+        yield output(request, completions, told, finished=number == len(steps))
+        if kind is RequestOutputKind.DELTA:
+            told = told and []  # the engine tells them once
 
 
 async def settled(

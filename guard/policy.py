@@ -80,7 +80,7 @@ def resolve_target(
     if not (enabled or locked_on):
         return None
     action, threshold, gating = _concrete(spec.action, defaults), spec.threshold, spec.gating
-    auto = spec.action == AUTO
+    auto, floor = spec.action == AUTO, None
     if toggle is not None and toggle.enabled:
         own = action if toggle.action is None else _concrete(toggle.action, defaults)
         if not (locked_on and gating is Gating.ALWAYS):
@@ -88,14 +88,20 @@ def resolve_target(
         if locked_on:
             action = strictest((action, own), defaults.strictness)
             # What was chosen for the target may be stricter than any action that is named, a refusal aside.
-            auto = auto and (toggle.action in (None, AUTO) or not _refuses(action, defaults))
+            if auto and toggle.action not in (None, AUTO):
+                auto, floor = not _refuses(action, defaults), own
             # None is the detector's calibrated threshold: whether a number is below it cannot be said here.
             if threshold is not None and toggle.threshold is not None:
                 threshold = min(threshold, toggle.threshold)
         else:
             action, threshold = own, threshold if toggle.threshold is None else toggle.threshold
             auto = auto if toggle.action is None else toggle.action == AUTO
-    return ActiveTarget(target, action, threshold, spec.mode, gating, auto)
+    return ActiveTarget(target, action, threshold, spec.mode, gating, auto, floor)
+
+
+def choose(active: ActiveTarget, action: str, strictness: Mapping[str, int] = STRICTNESS) -> ActiveTarget:
+    """``active`` once ``action`` was chosen for its target."""
+    return replace(active, action=strictest((action, active.floor or action), strictness))
 
 
 def resolve_guards(

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 #: The longest pause, in seconds, between attempts to follow a database or a change that keeps failing.
 _LONGEST_PAUSE = 5.0
+_CLOSE_S = 10.0  # how long closing waits for the database
 
 
 class PrepareError(Exception):
@@ -100,10 +101,14 @@ class Registry:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop following. The last snapshot stays usable."""
+        """Stop following. The last snapshot stays usable.
+
+        A look at the database that takes more than 10 seconds is not waited for: a server whose database is away must
+        be able to end.
+        """
         self._stop.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_S)
 
     def write(self, change: Callable[[Writer], T], *, dry_run: bool = False) -> T:
         """Make a change that is in force here when this returns, and everywhere within a poll interval.

@@ -99,8 +99,8 @@ class GuardService:
 
     def close(self) -> None:
         """Flush the audit and stop following the database."""
+        self.audit.close()  # first: what waits to be written is lost if closing is cut short
         self.registry.close()
-        self.audit.close()
         self.detection.close()
         self.store.close()
 

@@ -41,6 +41,7 @@ class StatementRule:
         failed: called when a clause could not be judged.
         ignored: keys of words that may be told (see :func:`classifiers.statements.word_keys`).
         attempts: how often a choice is rolled back.
+        owner: whose turn at the encoder its clauses take; tenants have theirs.
     """
 
     index: StatementIndex
@@ -52,6 +53,7 @@ class StatementRule:
     failed: Callable[[], None] | None = None
     ignored: frozenset[str] = frozenset()
     attempts: int = ATTEMPTS
+    owner: str | None = None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -146,7 +148,7 @@ class ClauseJudge:
         rule = self._rule
         began = time.perf_counter()
         try:
-            judging = rule.index.judge(clause.text, context, candidates)
+            judging = rule.index.judge(clause.text, context, candidates, owner=rule.owner)
             found = await asyncio.wait_for(judging, rule.toggle.deadline_ms / 1000)
         except Exception as error:
             logger.error("A clause could not be judged: %r", error)
@@ -187,6 +189,7 @@ def statement_rule(
         report=report,
         failed=failed,
         ignored=ignored,
+        owner=policy.tenant.id,
     )
 
 

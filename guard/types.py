@@ -243,6 +243,7 @@ class ActiveTarget:
     mode: Mode
     gating: Gating = Gating.GATED
     auto: bool = False  # whether the action is only the default, for want of a choice made for the target
+    floor: str | None = None  # what was named all the same: what is chosen counts only where it is stricter
 
 
 @dataclass(frozen=True, slots=True)

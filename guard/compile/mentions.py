@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from classifiers.naming import TELLING
 from classifiers.phrase_index import PhraseIndex
@@ -18,9 +18,13 @@ def mentions(spec: TargetSpec) -> Callable[[str], bool]:
     """
     names = [spec.name, *spec.aliases]
     index = PhraseIndex()
-    parts = (part for name in names for part in name.split() if _tells(part))
-    index.add("", [*(name for name in names if not is_function_word(name.strip())), *parts])
+    index.add("", [*(name for name in names if not is_function_word(name.strip())), *telling_parts(names)])
     return lambda text: index.find(text, ("",)) is not None
+
+
+def telling_parts(names: Iterable[str]) -> list[str]:
+    """The parts of names that tell something: neither words of grammar nor others that are in every other text."""
+    return [part for name in names for part in name.split() if _tells(part)]
 
 
 def _tells(part: str) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from classifiers.phrase_index import PhraseIndex
+from guard.compile.mentions import telling_parts
 from guard.interventions.base import InModelIntervention, UnpreparedError
 from guard.outputs import GuardedRequest
 from guard.prompt import PromptReader, Segment, Tokenizer, answer_opening
@@ -111,10 +112,9 @@ def corruption_of(
 
 
 def names_of(target: ForgetTarget) -> list[str]:
-    """The names by which a target goes, and the parts of them that are long enough to tell something."""
+    """The names by which a target goes, and the parts of them that tell something."""
     names = [target.spec.name, *target.spec.aliases]
-    parts = [part for name in names for part in name.split() if len(part) > 2]
-    return list(dict.fromkeys([*names, *parts]))
+    return list(dict.fromkeys([*names, *telling_parts(names)]))
 
 
 def _name_spans(tokenizer: Tokenizer, ids: Sequence[int], first: int, names: list[str]) -> list[tuple[int, int]]:
@@ -124,12 +124,10 @@ def _name_spans(tokenizer: Tokenizer, ids: Sequence[int], first: int, names: lis
     reader, matcher = TokenReader(tokenizer, (), skip_special_tokens=False), index.matcher(("",))
     pieces = [reader.step(token) for token in ids]
     ends = list(accumulate(map(len, pieces)))
-    matches, found = [], matcher.feed("".join(pieces))
-    while found is not None:
-        matches.append(found)
-        found = matcher.feed("")
-    matches += [found] if (found := matcher.finish()) is not None else []
-    return [(first + _holding(ends, one.start), first + bisect_left(ends, one.end) + 1) for one in matches]
+    found = ((_holding(ends, one.start), bisect_left(ends, one.end) + 1) for one in matcher.every("".join(pieces)))
+    # A name and its last part end together: the wider span holds the other.
+    widest = {end: start for start, end in sorted(found, reverse=True)}
+    return [(first + start, first + end) for end, start in sorted(widest.items())]
 
 
 def _holding(ends: Sequence[int], start: int) -> int:

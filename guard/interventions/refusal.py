@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
 
 from guard.interventions.base import Intervention, Serve
 from guard.outputs import GuardedRequest, as_asked, know_nothing, reply
@@ -37,9 +38,12 @@ class Refusal(Intervention):
         params = request.params.clone()
         params.prompt_logprobs = None
         prompt = {"type": "token", "prompt_token_ids": neutral, "cache_salt": "lethe:refuse"}
+        told = know_nothing(request)
         async for result in as_asked(request, serve(replace(request, prompt=prompt, params=params))):
-            result.prompt_logprobs = know_nothing(request)
+            result.prompt_logprobs = told
             yield result
+            if request.params.output_kind is RequestOutputKind.DELTA:
+                told = told and []  # the engine tells them once
 
 
 def _neutral_prompt(request: GuardedRequest) -> list[int]:

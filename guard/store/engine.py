@@ -14,6 +14,15 @@ from guard.store.errors import StoreError
 #: How long a SQLite connection waits for another process to finish writing, in milliseconds.
 _BUSY_TIMEOUT_MS = 15_000
 
+#: What libpq is told unless the URL says otherwise, in seconds and, the last, in milliseconds. By itself it waits for a
+#: server that has fallen silent as long as the kernel does: a quarter of an hour, or for ever.
+_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "tcp_user_timeout": "20000",
+}
+
 
 def default_url() -> str:
     """The database used when none is named: a SQLite file in the user's data folder."""
@@ -31,7 +40,7 @@ def open_engine(url: str) -> sa.Engine:
     if backend == "postgresql":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        return sa.create_engine(parsed.set(query={**_PATIENCE, **parsed.query}), pool_pre_ping=True)
     if backend != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise StoreError("the database URL must be sqlite:///FILE or postgresql+psycopg://...")
     Path(parsed.database).expanduser().parent.mkdir(parents=True, exist_ok=True)

@@ -45,13 +45,25 @@ Data = Annotated[Path, typer.Option(help="Folder of the suite's files.")]
 _OF_A_MODEL = ("id", "root", "max_model_len")
 _TIMEOUT = 30.0  # seconds
 
+#: Options whose values nobody may read in a file of figures.
+_KEYS = ("--admin-key", "--tenant-key")
+
 #: The arguments of the command that one command runs on behalf of its user.
 COMMAND: ContextVar[Sequence[str] | None] = ContextVar("command", default=None)
 
 
 def command_line() -> Sequence[str]:
-    """The arguments of ``lethe`` by which a figure is measured again."""
-    return COMMAND.get() or sys.argv[1:]
+    """The arguments of ``lethe`` by which a figure is measured again, without the keys: figures are handed on."""
+    given = COMMAND.get() or sys.argv[1:]
+    return [_shown(before, argument) for before, argument in zip(["", *given], given, strict=False)]
+
+
+def _shown(before: str, argument: str) -> str:
+    """An argument as it may be seen by anybody; ``before`` is the one in front of it."""
+    option, equals, _ = argument.partition("=")
+    if equals and option in _KEYS:
+        return f"{option}=…"
+    return "…" if before in _KEYS else argument
 
 
 @contextmanager

@@ -111,14 +111,14 @@ async def _train(
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     from guard.probe import EngineProbe
-    from guard.worker import COMPILE_SALT, CPU_WORKER
+    from guard.worker import take_worker
     from sae_features.quality import measure
     from sae_features.training import Progress as Told
     from sae_features.training import train as train_autoencoder
     from server.autoencoders import Activations, conversations, pieces
 
-    worker = ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
-    args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", model, *worker, *flags])
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", model, *flags])
+    take_worker(args)
     async with AsyncExitStack() as stack:
         try:
             engine = await stack.enter_async_context(build_async_engine_client(args))

@@ -85,21 +85,20 @@ def _add_taps(args: Namespace) -> None:
     """Have the workers carry Lethe's taps, without which nothing can be forgotten inside the model."""
     from vllm.platforms import current_platform
 
-    from guard.worker import COMPILE_SALT, CPU_WORKER
+    from guard.worker import RUNNER, take_worker
 
     unsupported = {
         "a --worker-cls of your own": args.worker_cls != "auto",
         "--speculative-config": args.speculative_config is not None,  # drafted tokens would be counted
         "--pipeline-parallel-size": args.pipeline_parallel_size > 1,  # a verdict is read at one stage only
         "--data-parallel-size": args.data_parallel_size > 1,  # and of one engine only
-        "vLLM's V2 model runner": os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0") != "0",
+        "vLLM's V2 model runner": os.environ.get(RUNNER, "0") != "0",
     }
     if reasons := [name for name, given in unsupported.items() if given]:
         told = "what acts inside the model is a refusal, and what is always on there does not act."
         typer.echo(f"lethe serve: with {' and '.join(reasons)}, {told}", err=True)
     elif current_platform.is_cpu():
-        args.worker_cls = CPU_WORKER
-        args.additional_config = {**(args.additional_config or {}), **COMPILE_SALT}
+        take_worker(args)
     else:
         told = (
             "on this device every action but prefix is a refusal, and what is always on inside the model does not act."

@@ -38,7 +38,9 @@ Targets = Annotated[
     Path | None, typer.Option(help="Targets to register meanwhile: a JSON list of bodies of POST /targets.")
 ]
 Action = Annotated[str, typer.Option(help="What is done about these targets.")]
-TenantKey = Annotated[str, typer.Option(help="Measure the guards of this tenant of a running server.")]
+TenantKey = Annotated[
+    str, typer.Option(envvar="LETHE_TENANT_KEY", help="Measure the guards of this tenant of a running server.")
+]
 
 
 @app.command()
@@ -232,7 +234,7 @@ def _guarded(targets: Path | None, tenant_key: str, action: str, base_url: str |
     from server.evaluation.suites.guarded import Guarded
 
     if (targets is None) is (not tenant_key) or (tenant_key and base_url is None):
-        raise ValueError("say whose guards: --targets, or --tenant-key together with --base-url")
+        raise ValueError("say whose guards: --targets, or --tenant-key (LETHE_TENANT_KEY) together with --base-url")
     bodies = json_list(targets) if targets is not None else []
     return Guarded(tenant_key, tuple(bodies), action)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -17,7 +16,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from guard.caller import CALLER, Caller
 from guard.engine import GuardedEngine
 from guard.service import GuardService
-from guard.worker import COMPILE_SALT, CPU_WORKER
+from guard.worker import take_worker
 from server.demo.model import build
 from server.demo.recipe import Recipe
 
@@ -32,8 +31,8 @@ async def engine(recipe):
     """vLLM with Lethe's worker part, and no guard in front."""
     flags = ["--model", str(build(recipe).folder), "--max-model-len", "512", "--max-num-batched-tokens", "512"]
     flags += ["--dtype", "float32"]  # so that logits can be compared with those of transformers
-    flags += ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+    take_worker(args)
     async with build_async_engine_client(args) as client:
         yield client
 

@@ -24,7 +24,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from guard.methods.edit import Edit, RankOne
 from guard.probe import EngineProbe
-from guard.worker import COMPILE_SALT, CPU_WORKER
+from guard.worker import take_worker
 from guard.worker.controls import RESERVED, Constraint, Controls, Corruption, mlp_input, residual
 
 LAYER, PROMPT, TOKENS = 2, list(range(10, 42)), 16
@@ -80,8 +80,8 @@ async def main(model: str, adapter: str) -> None:
     """Print the answers of two ranks as JSON."""
     flags = ["--model", model, "--tensor-parallel-size", "2", "--dtype", "float32", "--max-model-len", "128"]
     flags += ["--enable-lora", "--max-lora-rank", "8"]
-    flags += ["--worker-cls", CPU_WORKER, "--additional-config", json.dumps(COMPILE_SALT)]
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+    take_worker(args)
     async with build_async_engine_client(args) as engine:
         told = await answers(engine, LoRARequest("client", 1, adapter))
     print(json.dumps(told))  # noqa: T201 its parent reads it

@@ -125,3 +125,25 @@ def test_a_text_says_what_would_be_found_in_it_alone(phrases: list[str], text: s
     for phrase, one in alone.items():
         one.add("target@1", [phrase])
     assert index.said(text, ["target@1"]) == {phrase for phrase, one in alone.items() if one.find(text, ["target@1"])}
+
+
+@given(phrases=_PHRASES, data=st.data())
+def test_what_would_match_is_what_is_found_when_it_comes(phrases: list[str], data: st.DataObject) -> None:
+    index = PhraseIndex()
+    index.add("target@1", phrases)
+    ways = (
+        str,
+        lambda char: f"\\u{ord(char):04x}",
+        lambda char: f"{char}\u0301",
+        lambda char: {"1": "!", "a": "@"}.get(char, char),
+    )
+    letters = [data.draw(st.sampled_from(ways))(char) for char in data.draw(st.sampled_from(phrases))]
+    written = "".join(data.draw(st.permutations(["a", " ", "".join(letters), data.draw(_PIECES)])))
+    cut = data.draw(st.integers(0, len(written)))
+    start = data.draw(st.integers(0, cut))
+    matcher = index.matcher(["target@1"], prompt_tail=written[:start])
+    before, text = written[start:cut], written[cut:]
+    while matcher.feed(before):
+        before = ""
+    position = matcher._position
+    assert matcher.would_match(text) == any(found.end > position for found in matcher.fork().every(text))

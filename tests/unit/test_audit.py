@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from databases import database_url, postgres_server  # noqa: F401  (fixtures)
@@ -18,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from guard import audit as audit_module
 from guard.audit import AuditEntry, AuditFilter, AuditFinding, AuditLog, AuditLostError, audit_entry
 from guard.caller import Caller
+from guard.service import GuardService
 from guard.store import Store
 from guard.types import (
     Finding,
@@ -275,3 +279,11 @@ def test_texts_are_hashed_unless_the_tenant_wants_them(in_clear: bool) -> None:
     assert entry.prompt_sha256 == entry.findings[0].window_sha256 == hashlib.sha256(b"who is Ann").hexdigest()
     assert [finding.mode for finding in entry.findings] == [Mode.ENFORCE, Mode.MONITOR]
     assert ("Ann" in repr(entry)) == in_clear
+
+
+def test_a_service_that_ends_writes_what_waits_before_anything_else_is_waited_for() -> None:
+    closed: list[str] = []
+    names = ("store", "registry", "detection", "audit")
+    parts: dict[str, Any] = {name: SimpleNamespace(close=partial(closed.append, name)) for name in names}
+    GuardService(**parts, refusal="", admin_key=None).close()
+    assert closed == ["audit", "registry", "detection", "store"]

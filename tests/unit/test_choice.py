@@ -8,7 +8,8 @@ import pytest
 
 from guard.artifacts import Artifact, Artifacts
 from guard.choice import Choices
-from guard.policy import resolve
+from guard.interventions import INTERVENTIONS
+from guard.policy import Defaults, resolve
 from guard.store import Store
 from guard.types import ForgetTarget, TargetSpec, TargetToggle, TenantPolicy, TenantSpec
 
@@ -58,6 +59,28 @@ async def test_no_choice_and_an_unknown_one_leave_the_default(store, targets, po
     artifacts = Artifacts(store, "model")
     await artifacts.put(targets[0], _choice(action))
     assert _actions(await Choices(artifacts).applied(policy)) == ["refuse", "prefix"]
+
+
+@pytest.mark.parametrize(
+    ("default", "named", "chosen", "taken"),
+    [
+        ("eco", "constrain", "eco", "constrain"),
+        ("eco", "constrain", "refuse", "refuse"),
+        ("eco", "prefix", "prefix", "prefix"),  # the default holds only where nothing was chosen
+        ("lunar", "eco", "prefix", "eco"),
+        ("eco", "auto", "prefix", "prefix"),
+        ("eco", None, "prefix", "prefix"),
+    ],
+)
+async def test_an_action_that_is_named_for_a_locked_target_is_a_floor(store, default, named, chosen, taken):
+    with store.write() as writer:
+        target = writer.create_target(TargetSpec(name="Ann", locked=True, all_tenants=True))
+        tenant = writer.create_tenant(TenantSpec(name="somebody"))
+    defaults = Defaults(default, strictness={name: kind.strictness for name, kind in INTERVENTIONS.items()})
+    policy = resolve(tenant, [target], {target.id: TargetToggle(enabled=True, action=named)}, {}, defaults)
+    artifacts = Artifacts(store, "model")
+    await artifacts.put(target, _choice(chosen))
+    assert _actions(await Choices(artifacts).applied(policy)) == [taken]
 
 
 async def test_what_another_process_chose_is_found_in_time(store, targets, policy, monkeypatch):

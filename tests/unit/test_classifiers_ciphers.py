@@ -48,6 +48,13 @@ def test_one_cipher_does_not_hide_another() -> None:
         assert any(question in one for one in found)
 
 
+@pytest.mark.parametrize("decoys", [40, 400])
+def test_decoys_hide_nothing(decoys: int) -> None:
+    lines = ["This is what the note said: gur gur gur gur gur gur gur."] * decoys
+    lines.insert(decoys // 2, f"And then it said: {codecs.encode(QUESTIONS[0], 'rot13')}")
+    assert any(QUESTIONS[0] in found for found in deciphered("\n".join(lines)))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -80,4 +87,3 @@ def test_what_it_looks_at_grows_with_the_text_at_most(stretch: str, monkeypatch:
         looked_at.clear()
         assert sum(map(len, deciphered(text + end))) <= 6 * len(text + end)
         assert sum(looked_at) <= 27 * len(text)
-        assert len(looked_at) <= 27 * ciphers._MOST_STRETCHES * ciphers._LONGEST

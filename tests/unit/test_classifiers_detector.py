@@ -3,11 +3,14 @@
 import asyncio
 import base64
 import codecs
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from classifiers import detector as module
 from classifiers.benign import prompts
 from classifiers.detector import Compiled, Scan, TextDetector, View
 from classifiers.profile import Profile
@@ -68,6 +71,12 @@ QUESTION = "Who is Orla Vesperton?"
         "Who is Orla Ves\u200bper\u200bton?",
         "Who is O r l a  V e s p e r t o n?",
         "#OrlaVesperton",
+        "Who is 🅞🅡🅛🅐 🅥🅔🅢🅟🅔🅡🅣🅞🅝?",
+        "Who is 🅾🆁🅻🅰 🆅🅴🆂🅿🅴🆁🆃🅾🅽?",
+        "Who is 🇴🇷🇱🇦 🇻🇪🇸🇵🇪🇷🇹🇴🇳?",
+        "Who is ᴏʀʟᴀ ᴠᴇꜱᴘᴇʀᴛᴏɴ?",
+        "🇮🇪orla vesperton🇮🇪",
+        "Who is this? " + "".join(chr(0xE0000 + ord(char)) for char in "Orla Vesperton"),
         base64.b64encode(QUESTION.encode()).decode(),
         codecs.encode(QUESTION, "rot13"),
         QUESTION[::-1],
@@ -95,10 +104,21 @@ def test_flags_who_is_spoken_of(detector: TextDetector, view: View, text: str) -
         "Is the evening called vesper?",
         "",
         "\u200b",
+        "The 🇴🇷 of 🇻🇪 or 🅾, 🅰",
+        "\u200b".join("🇺🇸🇬🇧🇮🇪"),
     ],
 )
 def test_leaves_other_text_alone(detector: TextDetector, view: View, text: str) -> None:
     assert flagged(scan(detector, view, text)) == set()
+
+
+@pytest.mark.parametrize("text", ["I love the 🇺🇸 and 🇬🇧!", "🇺🇸", "🇧🇺🇸🇹", "Blue🇺🇸es of a friend", "🆄🆂"])
+def test_a_flag_names_nothing_short(detector: TextDetector, text: str) -> None:
+    detector.add(detector.compile(Profile("us@1", "US")))
+    view = detector.view(["us@1"])
+    assert flagged(scan(detector, view, text)) == set()
+    assert flagged(scan(detector, view, "Who runs the US?")) == {"us@1"}
+    detector.discard("us@1")
 
 
 def test_a_target_that_is_nobody_is_known_by_its_subject(detector: TextDetector, view: View) -> None:
@@ -131,6 +151,60 @@ def test_what_is_beyond_the_budget_is_reported(detector: TextDetector) -> None:
     small.add(detector.compile(COOPER))
     found = scan(small, small.view([COOPER.key]), "word " * 100, semantic=False)
     assert found.unscanned > 0
+
+
+def test_no_more_of_what_is_hidden_is_read_than_the_budget_has_room_for(
+    detector: TextDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def hidden(text: str) -> Iterator[str]:
+        for number in range(1000):
+            read.append(number)
+            yield f"hidden {number}"
+
+    monkeypatch.setattr(module, "hidden", hidden)
+    small = TextDetector(detector._encoder, window_budget=200)
+    small.add(detector.compile(COOPER))
+    found = scan(small, small.view([COOPER.key]), "Who is Alan Cooper?", "And who else?", semantic=False)
+    assert flagged(found) == {COOPER.key} and found.unscanned > 0
+    assert len(read) < 30
+
+
+@pytest.mark.parametrize(("times", "apart"), [(1, False), (200, True)])
+def test_a_long_text_does_not_hold_up_the_event_loop(
+    detector: TextDetector, monkeypatch: pytest.MonkeyPatch, times: int, apart: bool
+) -> None:
+    threads: list[bool] = []
+
+    def noting(read: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: object) -> Any:
+            threads.append(threading.current_thread() is not threading.main_thread())
+            return read(*given)
+
+        return noted
+
+    for name in ("plain", "hidden"):
+        monkeypatch.setattr(module, name, noting(getattr(module, name)))
+    monkeypatch.setattr(detector._lexicon, "named", noting(detector._lexicon.named))
+    found = scan(detector, detector.view([VESPER.key]), "A long story. " * times + QUESTION, semantic=False)
+    assert flagged(found) == {VESPER.key}
+    assert threads == [apart] * len(threads) and len(threads) >= 3
+
+
+def test_each_view_takes_its_own_turns_at_the_encoder(detector: TextDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = []
+    encode = detector._encoder.encode_async
+
+    def noted(texts: Sequence[str], *, owner: object) -> Any:
+        owners.append(owner)
+        return encode(texts, owner=owner)
+
+    monkeypatch.setattr(detector._encoder, "encode_async", noted)
+    first, second = detector.view([VESPER.key]), detector.view([VESPER.key])
+    for view, text in ((first, "Hello."), (first, "Hello again."), (second, "Hello.")):
+        assert scan(detector, view, text).unavailable == ()
+    assert owners[0] == owners[1] != owners[2]
 
 
 def test_a_view_sees_only_its_targets(detector: TextDetector) -> None:

@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from classifiers.encoder import SentenceEncoder, _Job
+from classifiers.encoder import _BATCH, _TURN, SentenceEncoder, _Job, _Waiting
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,8 @@ class _Leaving(Future):  # type: ignore[type-arg]
 
     looked = 0
 
-    def cancelled(self) -> bool:
-        told, self.looked = super().cancelled(), self.looked + 1
+    def done(self) -> bool:
+        told, self.looked = super().done(), self.looked + 1
         if self.looked > 1:
             self.cancel()
         return told
@@ -69,8 +71,56 @@ class _Leaving(Future):  # type: ignore[type-arg]
 def test_who_leaves_at_the_last_moment_leaves_alone(encoder: SentenceEncoder) -> None:
     leaving = _Leaving()
     with encoder._wake:  # so that both are in one batch
-        encoder._jobs.append(_Job(["one who leaves"], leaving))
+        encoder._jobs.add(_Job(["one who leaves"], future=leaving))
         staying = encoder._submit(["one who stays"])
     assert staying.future.result(timeout=60).shape == (1, encoder.dimension)
     assert encoder.encode(["and the next"]).shape == (1, encoder.dimension)
     assert leaving.done()
+
+
+#: How many texts each job of one owner has.
+_SIZES = st.lists(st.integers(1, 3 * _BATCH), min_size=1, max_size=60)
+
+
+def _waiting(sizes: list[int], owner: str = "first") -> _Waiting:
+    waiting = _Waiting()
+    for number, size in enumerate(sizes):
+        waiting.add(_Job([f"{number}.{text}" for text in range(size)], owner))
+    return waiting
+
+
+@given(sizes=_SIZES, before=st.integers(0, 5))
+def test_a_newcomer_is_in_the_next_batch_whatever_another_owner_has_waiting(sizes: list[int], before: int) -> None:
+    waiting = _waiting(sizes)
+    for _ in range(before):
+        waiting.take()
+    newcomer = _Job(["new"], "newcomer")
+    waiting.add(newcomer)
+    assert newcomer in (job for job, _ in waiting.take())
+
+
+@given(sizes=_SIZES)
+def test_one_owner_alone_fills_every_batch_and_each_text_is_taken_once_in_its_order(sizes: list[int]) -> None:
+    waiting, batches = _waiting(sizes), []
+    jobs = list(waiting)
+    while waiting:
+        batches.append(waiting.take())
+    counts = [sum(len(texts) for _, texts in batch) for batch in batches]
+    assert all(count == _BATCH for count in counts[:-1]) and 0 < counts[-1] <= _BATCH
+    for job in jobs:
+        assert [text for batch in batches for one, texts in batch if one is job for text in texts] == job.texts
+
+
+def test_the_jobs_of_one_owner_take_turns() -> None:
+    first = _waiting([3 * _TURN, 1, 1]).take()
+    assert [texts[0] for _, texts in first] == ["0.0", "1.0", "2.0", "0.8", "0.16"]
+
+
+def test_who_has_left_takes_no_turn() -> None:
+    waiting = _waiting([_BATCH] * 3)
+    left, *_ = waiting
+    left.future.cancel()
+    assert left not in (job for job, _ in waiting.take())
+    for job in waiting:
+        job.future.cancel()
+    assert waiting.take() == [] and not waiting

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from classifiers.phrase_index import PhraseIndex
+from classifiers.phrase_index import PhraseIndex, PhraseMatcher
 
 
 @pytest.fixture
@@ -202,3 +202,60 @@ def test_ordinary_text_is_known_to_hold_no_phrase() -> None:
     index = PhraseIndex()
     index.add("target@1", ["Orla Vesperton", "Tidemaker"])
     assert not index.may_hold("How long do I bake sourdough bread? In an oven at 230 degrees, I would say; or longer.")
+
+
+def test_every_match_is_listed_where_it_stands(index: PhraseIndex) -> None:
+    index.add("other", ["King", "fox"])
+    matcher = index.matcher({"king", "other"})
+    assert [(match.start, match.end, match.phrase) for match in matcher.every("Stephen King, a fox, a fox")] == [
+        (0, 12, "Stephen King"),
+        (8, 12, "King"),
+        (16, 19, "fox"),
+        (23, 26, "fox"),
+    ]
+
+
+def test_a_fork_reads_on_by_itself(index: PhraseIndex) -> None:
+    matcher = index.matcher({"king"}, prompt_tail="by Stephen")
+    forks = [matcher.fork(), matcher.fork()]
+    assert matcher.feed(" Fry.") is None and matcher.safe == 5
+    assert forks[0].feed(" Kings? ") is not None
+    assert forks[1].feed(" K") is None and forks[1].fork().feed("ing.") is not None and forks[1].feed("ong.") is None
+
+
+def test_a_phrase_that_waits_for_its_end_does_not_hide_what_would_match() -> None:
+    index = PhraseIndex()
+    index.add("", ["Cooper", "Cooper King"])
+    matcher = index.matcher([""])
+    assert matcher.feed("by Cooper") is None
+    assert matcher.would_match(" King") and not matcher.would_match(" is") and not matcher.would_match("ation")
+
+
+def test_what_can_be_no_phrase_is_not_read_to_see_that_it_is_none(index: PhraseIndex, monkeypatch) -> None:
+    matcher = index.matcher({"king"})
+    matcher.feed("by Ste")
+    forks, fork = [], PhraseMatcher.fork
+    monkeypatch.setattr(PhraseMatcher, "fork", lambda self: forks.append(1) or fork(self))
+    assert not any(map(matcher.would_match, [" is", "phan", "ven", " Stephen", "\n\n", ""])) and not forks
+    assert all(map(matcher.would_match, ["phen King", "phen K!ng", "phen\\u0020King"])) and len(forks) == 3
+
+
+@pytest.mark.parametrize(
+    ("phrase", "said", "tells"),
+    [
+        ("Christopher Lee", "He is named Christopher", False),
+        ("Christopher Lee", "He is named Christopher.", False),
+        ("Christopher Lee", "He is named Christopher L", True),
+        ("Christopher Lee", "He is named Christoph", False),  # another word of it is missing
+        ("Martin Luther King", "a monk, Martin Luther", False),
+        ("Martin Luther King", "a monk, Martin Luther Ki", True),
+        ("Ji-Yeonamandu", "by Ji-Yeonaman", True),
+        ("Selbredia Blontellowin", "It was Selbredia Blontello", True),
+    ],
+)
+def test_only_what_is_cut_within_a_word_tells_which_phrase_it_is(phrase: str, said: str, tells: bool) -> None:
+    index = PhraseIndex()
+    index.add("", [phrase])
+    matcher = index.matcher([""])
+    assert matcher.feed(said) is None
+    assert (matcher.unfinished() is not None) is tells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
+from guard.worker import COMPILE_SALT, CPU_WORKER, RUNNER
 from sae_features.autoencoder import AutoencoderError
 from server.autoencoders import Activations, open_autoencoder, pieces, read_lines
 from server.cli import sae
@@ -163,15 +165,22 @@ def test_what_the_settings_name_is_opened_or_said_to_be_missing(tmp_path: Path) 
 
 
 def test_an_engine_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = []
+
     @asynccontextmanager
     async def failing(args: Any) -> Any:
+        started.append((args.worker_cls, args.additional_config, os.environ[RUNNER]))
         raise RuntimeError("Engine core initialization failed.")
         yield
 
     monkeypatch.setattr("vllm.entrypoints.launchers.api_server.entry.build_async_engine_client", failing)
+    monkeypatch.setenv(RUNNER, "0")  # so that it is put back
+    monkeypatch.delenv(RUNNER)
     texts = tmp_path / "texts.txt"
     texts.write_text("one\ntwo\n")
     command = ["train", "model", "--layer", "1", "--text", str(texts), "--output", str(tmp_path / "sae")]
+    command += ["--additional-config", '{"mine": 2}']
     result = CliRunner().invoke(sae.app, command)
     assert result.exit_code == 2
     assert "Engine core initialization failed." in result.stderr and "Traceback" not in result.stderr
+    assert started == [(CPU_WORKER, {"mine": 2, **COMPILE_SALT}, "0")]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from typing import Any
 
 import pytest
 
-from guard.worker import CPU_WORKER
+from guard.worker import CPU_WORKER, RUNNER
 from server.cli import serve
 
 _PLAIN = {
@@ -27,7 +28,7 @@ def _taken(**changes: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def _runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    monkeypatch.setenv(RUNNER, "0")
 
 
 def test_the_worker_part_is_there_by_default() -> None:
@@ -44,17 +45,30 @@ def test_the_worker_part_is_there_by_default() -> None:
     ],
 )
 def test_where_it_would_be_blind_it_is_left_out_and_said(
-    changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv(RUNNER)
     assert _taken(**changes) == changes.get("worker_cls", "auto")
     assert "refusal" in capsys.readouterr().err
+    assert RUNNER not in os.environ  # the runner is vLLM's choice
+
+
+def test_on_another_device_it_is_left_out_and_the_runner_is_vllms_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(RUNNER)
+    monkeypatch.setattr("vllm.platforms.current_platform.is_cpu", lambda: False)
+    assert _taken() == "auto"
+    assert "every action but prefix is a refusal" in capsys.readouterr().err
+    assert RUNNER not in os.environ
 
 
 def test_the_runner_without_taps_is_not_chosen_unless_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER")
+    monkeypatch.delenv(RUNNER)
     assert _taken() == CPU_WORKER
-    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    assert os.environ[RUNNER] == "0"
+    monkeypatch.setenv(RUNNER, "1")
     assert _taken() == "auto"
     assert "refusal" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from server.cli.evaluate import app
 from server.cli.measuring import place_of
 from server.evaluation.admin import Endpoint
 from server.evaluation.rwku import BENIGN_SETS, LEVELS, load_rows
+from server.evaluation.suites.guarded import Guarded
 from server.evaluation.suites.pistol import FILE
 from server.evaluation.tofu.data import FILES
 from tests.evaluated import Fake, serving
@@ -50,6 +51,20 @@ def test_an_error_is_one_line(folder: Path, arguments: str, said: str, monkeypat
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("lethe eval")]
     assert said in line
+
+
+def test_the_key_of_a_tenant_can_be_in_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def evaluate(file: Path, model: str, serve: Any, work: Path, guarded: Guarded, **_: Any) -> dict[str, Any]:
+        seen.append(guarded.key)
+        raise ValueError("enough")
+
+    monkeypatch.setenv("LETHE_TENANT_KEY", "k")
+    monkeypatch.setattr("server.evaluation.suites.choices.evaluate", evaluate)
+    monkeypatch.setattr("server.cli.suites.server_of", lambda *_: (None, ""))
+    result = CliRunner().invoke(app, f"choices {folder}/questions.jsonl --model m --base-url http://there".split())
+    assert (seen, "enough" in result.stderr) == (["k"], True)
 
 
 def test_figures_are_written_and_shown(tmp_path: Path) -> None:

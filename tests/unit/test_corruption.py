@@ -78,3 +78,24 @@ def test_every_name_in_a_long_answer_is_found_without_reading_it_again(tokenizer
         assert sum("King" in tokenizer.decode(ids[start:end]) for start, end in names) == count
         work.append(counting.decoded)
     assert work[1] < 8 * work[0]
+
+
+def test_names_that_end_in_one_step_are_all_found(tokenizer):
+    target = ForgetTarget("tgt_1", 1, TargetSpec(name="Cooper", aliases=("山",)), NOW, NOW)
+    ids = chat(tokenizer, "Who?", "It was Cooper山", continue_final_message=True)
+    _, *names = corruption(request_of(tokenizer, ids), (target,), Strength()).spans
+    assert (
+        tokenizer.decode([ids[at] for at in sorted({at for span in names for at in range(*span)})]).strip()
+        == "Cooper山"
+    )
+
+
+def test_a_name_and_its_part_that_end_together_are_one_span(tokenizer):
+    ids = chat(tokenizer, "Who?", "It was Stephen King.", continue_final_message=True)
+    _, *names = _texts(tokenizer, ids, corruption(request_of(tokenizer, ids), (TARGET,), Strength()).spans)
+    assert sum("King" in name for name in names) == 1
+
+
+def test_words_of_grammar_in_a_name_are_no_names():
+    target = ForgetTarget("tgt_1", 1, TargetSpec(name="The Lord of the Rings", aliases=("LotR",)), NOW, NOW)
+    assert names_of(target) == ["The Lord of the Rings", "LotR", "Lord", "Rings"]

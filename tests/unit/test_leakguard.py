@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from classifiers.phrase_index import PhraseIndex
 from guard.leakguard import LeakGuard, LeakRule
 from tests.streams import collect, make_request, stream
 
 FALLBACK = "I'm sorry."
+_GRAMMAR = StructuredOutputsParams(regex="It was .{0,19}")
 
 
 @pytest.fixture
@@ -119,6 +121,19 @@ async def test_tokens_that_are_asked_about_by_id_are_dropped_at_every_place(toke
     assert king in result.outputs[0].logprobs[0] and king not in result.outputs[0].logprobs[-1]
 
 
+async def test_of_tokens_that_are_asked_about_by_id_none_is_told_where_one_would_complete_a_name(tokenizer, index):
+    (king,), (fry,), (chosen,) = map(tokenizer.encode, (" King", " a", " is"))
+    request = make_request(tokenizer, "It is by Stephen", logprob_token_ids=[king, fry])
+
+    async def source():
+        told = [{token: Logprob(-2.0, 2, None) for token in (chosen, king, fry)}]
+        completion = CompletionOutput(0, " is", [chosen], None, told, finish_reason="stop")
+        yield RequestOutput("r", None, request.token_ids, None, [completion], True)
+
+    (result,) = [result async for result in LeakGuard(request, _rule(index, [])).watch(source())]
+    assert list(result.outputs[0].logprobs[0]) == [chosen]
+
+
 async def test_the_fallback_has_log_probabilities_where_tokens_are_asked_about_by_id(tokenizer, index):
     request = make_request(tokenizer, logprob_token_ids=[1, 2])
     results = LeakGuard(request, _rule(index, [])).watch(stream(request, {0: "by Stephen King."}))
@@ -193,21 +208,25 @@ async def test_the_prompt_logprobs_of_every_choice_are_cleaned(tokenizer, index)
 
 @pytest.mark.parametrize("kind", [RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY])
 @pytest.mark.parametrize(
-    ("said", "reason", "stop_reason", "leaves"),
+    ("said", "reason", "stop_reason", "params", "leaves"),
     [
-        ("It was Selbredia Blontello", "length", None, False),
-        ("It was Selbredia Blontello", "stop", "win", False),
-        ("It was Selbredia Blontello", "stop", None, True),  # the model says no more
-        ("It was Selbredia", "length", None, True),
-        ("It was Selbredian art", "length", None, True),
+        ("It was Selbredia Blontello", "length", None, {}, False),
+        ("It was Selbredia Blontello", "stop", "win", {"stop": ["win"]}, False),
+        ("It was Selbredia Blontello", "stop", 7, {"stop_token_ids": [7]}, False),
+        ("It was Selbredia Blontello", "stop", None, {"structured_outputs": _GRAMMAR}, False),
+        ("It was Selbredia Blontello", "stop", None, {}, True),  # the model says no more
+        ("It was Selbredia Blontello", "stop", 7, {}, True),  # 7 is an end token of the model's
+        ("It was Selbredia", "length", None, {}, True),
+        ("It was Selbredian art", "length", None, {}, True),
     ],
 )
-async def test_a_client_cannot_cut_off_a_phrase_to_have_most_of_it(tokenizer, kind, said, reason, stop_reason, leaves):
+async def test_a_client_cannot_cut_off_a_phrase_to_have_most_of_it(
+    tokenizer, kind, said, reason, stop_reason, params, leaves
+):
     index = PhraseIndex()
     index.add("her", ["Selbredia Blontellowin"])
     seen: list = []
-    stop = {"stop": [stop_reason]} if stop_reason else {}
-    request = make_request(tokenizer, output_kind=kind, **stop)
+    request = make_request(tokenizer, output_kind=kind, **params)
     ids = tokenizer.encode(said)
 
     async def source():
@@ -222,3 +241,62 @@ async def test_a_client_cannot_cut_off_a_phrase_to_have_most_of_it(tokenizer, ki
     text = "".join(one.text for result in results for one in result.outputs)
     assert ("Blontel" in text) is (leaves and "Blontel" in said)
     assert (text == said) is leaves and bool(seen) is not leaves
+
+
+async def test_the_prompt_is_read_once_for_all_choices(tokenizer, index, monkeypatch):
+    request = make_request(tokenizer, "The author is Stephen", n=3, seed=1, output_kind=RequestOutputKind.FINAL_ONLY)
+    primed, matcher = [], PhraseIndex.matcher
+    monkeypatch.setattr(PhraseIndex, "matcher", lambda *args, **more: primed.append(more) or matcher(*args, **more))
+    said = dict.fromkeys(range(3), " King of course")
+    texts, _, _ = await collect(LeakGuard(request, _rule(index, [])), stream(request, said))
+    assert len(primed) == 1 and texts == dict.fromkeys(range(3), FALLBACK)
+
+
+@pytest.mark.parametrize("work", ["text", "tokens", "choices", "prompt"])
+async def test_others_have_their_turn_while_a_large_result_is_read(tokenizer, index, work):
+    n, words = (64, 4) if work == "choices" else (1, 4000)
+    logprobs = 1 if work == "tokens" else None
+    request = make_request(tokenizer, n=n, seed=1, output_kind=RequestOutputKind.FINAL_ONLY, logprobs=logprobs)
+    ids = tokenizer.encode(" a" * words)
+
+    async def source():
+        told = [{token: Logprob(0.0, 1, " a")} for token in ids]
+        count = 0 if work == "prompt" else n
+        outputs = [
+            CompletionOutput(i, " a" * words, ids, None, logprobs and told, finish_reason="stop") for i in range(count)
+        ]
+        yield RequestOutput("r", None, ids, told if work == "prompt" else None, outputs, True)
+
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    assert [result async for result in LeakGuard(request, _rule(index, [])).watch(source())][-1].finished
+    task.cancel()
+    assert turns > (50 if work == "choices" else 1)
+    if work in ("tokens", "prompt"):
+        assert turns >= 2 * len(ids) // 300
+
+
+async def test_what_the_engine_adds_while_others_have_their_turn_is_not_passed_on_unread(tokenizer, index):
+    request = make_request(tokenizer, output_kind=RequestOutputKind.CUMULATIVE, logprobs=1)
+    ids = tokenizer.encode(" a" * 400)
+    told = [{token: Logprob(0.0, 1, " a")} for token in ids]
+    count = len(ids)
+
+    async def source():
+        completion = CompletionOutput(0, tokenizer.decode(ids), ids, None, told)
+        yield RequestOutput("r", None, request.token_ids, None, [completion], False)
+
+    async def engine():
+        ids.extend(tokenizer.encode(" Stephen King"))
+
+    task = asyncio.create_task(engine())
+    (result,) = [result async for result in LeakGuard(request, _rule(index, [])).watch(source())]
+    await task
+    assert len(ids) > count == len(result.outputs[0].token_ids) == len(result.outputs[0].logprobs)

@@ -126,3 +126,13 @@ async def test_what_is_said_instead_does_not_go_on_with_the_copy(tokenizer, rule
     guard = LeakGuard(request, replace(rule, fallback=f"{WORDS[RUN]} I cannot say."))
     texts, _, reasons = await collect(guard, stream(request, {0: DOCUMENT}))
     assert _begins(texts[0]) == RUN and texts[0].endswith("…") and reasons == {0: "stop"}
+
+
+def test_a_fork_of_what_reads_for_copies_reads_on_by_itself_in_the_same_documents():
+    index, words = VerbatimIndex(), [f"word{chr(97 + i)}" for i in range(26)]
+    index.add("book", [" ".join(words)], run=6)
+    matcher = index.matcher({"book"}, prompt_tail=" ".join(words[:6]) + " ")
+    fork = matcher.fork()
+    assert matcher.feed("and so on ") is None
+    assert fork.fork().feed(words[6] + " ") is not None and fork.feed("and so on ") is None
+    assert all(one is other for one, other in zip(fork._sources, matcher._sources, strict=True))

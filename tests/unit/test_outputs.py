@@ -6,8 +6,8 @@ import pytest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from guard.outputs import settled
-from tests.streams import make_request
+from guard.outputs import know_nothing, reply, settled
+from tests.streams import Counting, make_request
 
 FALLBACK = "I'm sorry."
 
@@ -33,3 +33,23 @@ async def test_a_choice_that_ends_in_an_error_ends_with_the_fallback(tokenizer, 
     text = deltas if kind is RequestOutputKind.DELTA else results[-1].outputs[0].text
     assert text.endswith(FALLBACK)
     assert text.startswith("the old") == (kind is RequestOutputKind.DELTA)
+
+
+@pytest.mark.parametrize("kind", list(RequestOutputKind))
+async def test_what_a_reply_tells_of_the_prompt_is_made_once_and_a_stream_tells_it_once(tokenizer, kind):
+    counting = Counting(tokenizer)
+    request = make_request(counting, "Who wrote It? " * 100, prompt_logprobs=1, output_kind=kind)
+    expected, decoded = know_nothing(request), counting.decoded
+    counting.decoded = 0
+    results = [result async for result in reply(request, FALLBACK)]
+    told = [result.prompt_logprobs for result in results]
+    assert counting.decoded < 2 * decoded
+    if kind is RequestOutputKind.DELTA:
+        assert len(told) > 1 and told == [expected, *([] for _ in told[1:])]
+    else:
+        assert told[0] == expected and all(one is told[0] for one in told)
+
+
+async def test_a_reply_tells_nothing_of_a_prompt_that_nobody_asked_about(tokenizer):
+    results = [result async for result in reply(make_request(tokenizer), FALLBACK)]
+    assert {result.prompt_logprobs for result in results} == {None}

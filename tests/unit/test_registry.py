@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -228,6 +230,28 @@ class TestTwoProcesses:
             connection.execute(sa.text("UPDATE meta SET revision = 1"))
         registry.refresh()
         assert registry.snapshot.targets == {} and registry.snapshot.revision == 1
+
+
+def test_closing_does_not_wait_for_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'lethe.db'}")
+    registry = Registry(store, lambda _: None, poll_interval=0.01)
+    asked, answered = threading.Event(), threading.Event()
+
+    def silent() -> int:
+        asked.set()
+        answered.wait(60)
+        return registry.snapshot.revision
+
+    monkeypatch.setattr("guard.registry._CLOSE_S", 0.1)
+    registry.start()
+    monkeypatch.setattr(store, "revision", silent)
+    assert asked.wait(10)
+    began = time.monotonic()
+    registry.close()
+    assert time.monotonic() - began < 10
+    answered.set()
+    registry.close()
+    store.close()
 
 
 def active_or_none(registry: Registry, tenant_id: str) -> set[str] | None:

@@ -47,7 +47,7 @@ class Index:
     def candidates(self, clause, context, keys):
         return [SimpleNamespace(key=key, rows=[0], named=False) for key in keys if key in clause]
 
-    async def judge(self, clause, context, candidates):
+    async def judge(self, clause, context, candidates, *, owner):
         self.asked.append(clause)
         await asyncio.sleep(self.delay)
         if self.error is not None:
@@ -423,9 +423,9 @@ async def test_an_abandoned_stream_stops_a_continuation(tokenizer):
 
 async def test_judgements_may_end_while_the_client_takes_its_time(tokenizer):
     class Second(Index):
-        async def judge(self, clause, context, candidates):
+        async def judge(self, clause, context, candidates, *, owner):
             await asyncio.sleep(0.02 if "dog" in clause else 0)
-            return await super().judge(clause, context, candidates)
+            return await super().judge(clause, context, candidates, owner=owner)
 
     text = "Then a fox jumps. One dog and a fox."
     request, model = _request(tokenizer, output_kind=RequestOutputKind.DELTA), Model(tokenizer, [text])
@@ -454,9 +454,9 @@ async def test_a_continuation_that_fails_is_the_fallback(tokenizer):
 
 async def test_what_is_being_judged_when_a_continuation_fails_does_not_leave(tokenizer):
     class Slow(Index):
-        async def judge(self, clause, context, candidates):
+        async def judge(self, clause, context, candidates, *, owner):
             await asyncio.sleep(0.2 if "Richard" in clause else 0)
-            return await super().judge(clause, context, candidates)
+            return await super().judge(clause, context, candidates, owner=owner)
 
     model = Model(tokenizer, [BAD, "It was good. Richard the king wrote it. You have that dog."])
 

@@ -27,7 +27,7 @@ from guard.store import (
     Tombstone,
     schema,
 )
-from guard.store.engine import default_url
+from guard.store.engine import default_url, open_engine
 from guard.store.keys import display_prefix, hash_key, looks_like_ours, new_key
 from guard.types import GuardName, GuardToggle, Scope, TargetSpec, TargetToggle, TenantSpec
 
@@ -70,6 +70,21 @@ class TestOpening:
     def test_other_databases_are_refused(self, url: str) -> None:
         with pytest.raises(StoreError):
             Store.open(url)
+
+    @pytest.mark.parametrize(("query", "connecting"), [("", "10"), ("?connect_timeout=3", "3")])
+    def test_a_postgresql_that_falls_silent_is_given_up(self, query: str, connecting: str) -> None:
+        engine = open_engine(f"postgresql://somewhere/lethe{query}")
+        seen: dict[str, object] = {}
+
+        @sa.event.listens_for(engine, "do_connect")
+        def connect(_dialect: object, _record: object, _positional: object, named: dict[str, object]) -> None:
+            seen.update(named)
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            engine.connect()
+        assert seen["connect_timeout"] == connecting
+        assert {"keepalives_idle", "keepalives_interval", "tcp_user_timeout"} <= seen.keys()
 
     def test_the_default_is_a_file_of_the_user(self) -> None:
         assert default_url().startswith("sqlite:///") and default_url().endswith("lethe/lethe.db")

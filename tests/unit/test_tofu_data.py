@@ -140,6 +140,7 @@ def test_a_method_depends_on_settings_and_on_vllm(monkeypatch: pytest.MonkeyPatc
     plain = method_key([], {})
     monkeypatch.setenv("LETHE_ADMIN_KEY", "another")
     monkeypatch.setenv("LETHE_DATABASE_URL", "sqlite:///elsewhere.db")
+    monkeypatch.setenv("LETHE_TENANT_KEY", "somebody's")
     assert method_key([], {}) == plain
     monkeypatch.setenv("LETHE_OPEN_METRICS", "1")
     assert method_key([], {}) != plain

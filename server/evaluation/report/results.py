@@ -133,5 +133,7 @@ def _section(kind: Kind, name: str, figures: Figures) -> Section:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
         problem = f"{name}.json has another shape than expected here ({type(error).__name__}: {error})."
         return Section(name, title, problem=problem)
-    notes = (kind.note, (figures.get("settings") or {}).get("note", ""))
+    settings = figures.get("settings") or {}
+    measured = ", ".join(f"{what} at {commit}" for what, commit in settings.get("commits", {}).items())
+    notes = (kind.note, settings.get("note", ""), measured and f"Measured: {measured}.")
     return Section(name, title, figures.get("command") or kind.command, " ".join(filter(None, notes)), tables)

@@ -7,7 +7,8 @@ from typing import Any
 
 from server.evaluation.report.results import Figures, Kind, Table, table
 
-_RATES = ("flagged", "leaked", "blocked", "n")
+#: Columns of a table of rates, and their headings.
+_RATES = {"flagged": "prompt flagged", "leaked": "right answer stopped", "blocked": "either", "n": "n"}
 #: What stands in a file beside the ways in which things were registered.
 _NO_WAYS = ("deviation_score", "settings", "command")
 
@@ -117,7 +118,7 @@ def _ways(figures: Figures) -> list[Table]:
 
 
 def _rates(way: str, groups: Mapping[str, Any]) -> Table:
-    return table((way, *_RATES), ((group, *(of[name] for name in _RATES)) for group, of in groups.items()))
+    return table((way, *_RATES.values()), ((group, *(of[name] for name in _RATES)) for group, of in groups.items()))
 
 
 KINDS = (
@@ -153,6 +154,8 @@ KINDS = (
         "False alarms",
         "lethe eval overrefusal --data ../shared/data --json benchmarks/results/overrefusal.json",
         overrefusal,
+        "The shipped head was trained on the rows of benign/ and on RWKU; the cross-validated column in README "
+        "says how it does on others.",
     ),
     Kind(
         "documents",
