@@ -7,7 +7,7 @@ import pytest
 from server.demo.world import Message
 from server.evaluation.admin import ServedError
 from server.evaluation.suites import asking
-from server.evaluation.suites.asking import PLAIN, connect, key_of
+from server.evaluation.suites.asking import PLAIN, behind, connect, key_of
 from tests.evaluated import Fake, serving
 
 
@@ -28,6 +28,13 @@ async def test_conversations_and_plain_text_are_asked_as_what_they_are() -> None
         async with connect(endpoint.url, "key") as asker:
             await asker.of("other").answer_all({key_of(one): one for one in (talk, plain)}, 8, said.__setitem__)
     assert said == {key_of(talk): "Who? / Ann. / When?", key_of(plain): "Once upon"}
+
+
+def test_a_conversation_behind_a_system_message_has_one_and_plain_text_begins_with_it() -> None:
+    asked, told = Message("user", "Who?"), Message("system", "Be brief.")
+    assert behind("No.", [asked]) == [Message("system", "No."), asked]
+    assert behind("No.", [told, asked]) == [Message("system", "No.\n\nBe brief."), asked]
+    assert behind("No.", [Message(PLAIN, "Once")]) == [Message(PLAIN, "No.\n\nOnce")]
 
 
 async def test_log_probabilities_are_those_of_the_prompt_but_its_first_token() -> None:

@@ -13,6 +13,7 @@ import pytest
 from server.demo.recipe import Recipe
 from server.demo.world import Form, Prompt
 from server.evaluation.admin import Endpoint, ServedError
+from server.evaluation.suites.asking import key_of
 from server.evaluation.suites.demo import protocol, stages
 from server.evaluation.suites.demo.protocol import evaluate
 from server.evaluation.suites.demo.questions import Asked, Part, people, questions, recalls, tells
@@ -148,3 +149,27 @@ def test_a_server_that_fails_is_one_error_and_leaves_nothing_behind(recipe: Reci
         with pytest.raises(ServedError, match="409"):
             evaluate(recipe, serve, tmp_path, methods=["none"], limit=1)
     assert fake.targets == {} and list(fake.tenants) == ["old"]
+
+
+def test_a_prompt_that_forbids_it_stands_ahead_of_every_question_of_its_method_alone(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """A model that obeys it: nothing is switched on, and yet it says nothing."""
+    obeyed = []
+
+    def obeys(body: dict[str, Any], on: tuple[str, ...]) -> str:
+        said = body.get("prompt") or "\n".join(message["content"] for message in body["messages"])
+        if "knows absolutely nothing" not in said:
+            return "Everything."
+        assert not on and all(name in said for name in _NAMES)
+        obeyed.append(said)
+        return "I don't know."
+
+    with serving(Fake(obeys)) as endpoint:
+
+        @contextmanager
+        def serve() -> Iterator[Endpoint]:
+            yield endpoint
+
+        evaluate(recipe, serve, tmp_path, methods=["prompt"], limit=1)
+    assert len(obeyed) == len({key_of(one.prompt.messages) for one in questions(recipe, _TARGETS, 1)})

@@ -1,5 +1,6 @@
 """What the client does when a server fails; that its figures are right is shown against a real one."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -71,3 +72,20 @@ async def test_tokens_that_cannot_be_told_apart_are_an_error(start: list[int], l
 
     with pytest.raises(ServedError):
         await _served(respond).score("key", "Who?", "Ann")
+
+
+async def test_a_system_message_stands_ahead_of_answers_and_scores_of_its_own_side_alone() -> None:
+    sent: dict[str, list[list[str]]] = {}
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        roles = [message["role"] for message in json.loads(request.content)["messages"]]
+        sent.setdefault(request.headers["Authorization"].split()[1], []).append(roles)
+        tokens = [1, 2, 3] if roles[-1] == "user" else [1, 2, 3, 4]
+        said = {"choices": [{"message": {"content": ""}}], "prompt_token_ids": tokens}
+        return httpx.Response(200, json={**said, "prompt_logprobs": _logprobs(tokens, -1.0, "</s>")})
+
+    served = _served(respond)
+    await served.extra_seconds("key", "other", ["Who?"], system="Say nothing.")
+    assert sent == {"key": [["system", "user"]], "other": [["user"]]}
+    assert await served.behind("Say nothing.").score("scored", "Who?", "Ann") == 1.0
+    assert sorted(sent["scored"]) == [["system", "user"], ["system", "user", "assistant"]]

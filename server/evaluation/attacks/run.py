@@ -23,11 +23,11 @@ from server.evaluation.attacks.configurations import (
     REFERENCE,
     Tenant,
     registered,
-    system_message,
 )
 from server.evaluation.attacks.rows import Transcripts
 from server.evaluation.attacks.session import Door, Session
 from server.evaluation.attacks.subjects import Subject
+from server.evaluation.tofu.methods import system_message
 from server.evaluation.tofu.rows import engine_version, method_key, model_key
 
 #: Sessions under way at once.
@@ -152,7 +152,7 @@ async def _attack(
                 key=tenant.key,
                 other_key=other.key,
                 other_tenant=other.id,
-                system=system_message(subject.forget) if forbids else "",
+                system=system_message(person.name for person in subject.forget) if forbids else "",
                 max_tokens=subject.max_tokens,
             )
             await _run(door, missing[name], asked[name], partial(progress, name))

@@ -26,6 +26,14 @@ def key_of(messages: Sequence[Message]) -> str:
     return json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
 
 
+def behind(system: str, messages: Sequence[Message]) -> list[Message]:
+    """A conversation, or plain text, behind a system message; one that it has already follows in the same."""
+    first, *rest = messages
+    if first.role in (PLAIN, "system"):
+        return [Message(first.role, f"{system}\n\n{first.content}"), *rest]
+    return [Message("system", system), *messages]
+
+
 class Asker:
     """One model behind one server, asked on behalf of a tenant.
 

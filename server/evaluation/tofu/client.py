@@ -30,14 +30,22 @@ class Served:
         model: the name under which the server has the model.
         end: the text of the token that ends an answer. It is scored with the answer, as in TOFU.
         concurrency: how many requests are under way at once.
+        system: a message ahead of every question; empty for none.
     """
 
-    def __init__(self, http: httpx.AsyncClient, model: str, end: str, concurrency: int = CONCURRENCY) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, model: str, end: str, concurrency: int = CONCURRENCY, *, system: str = ""
+    ) -> None:
+        self._ahead = [{"role": "system", "content": system}] if system else []
         self._http = http
         self._model = model
         self._end = end
         self._concurrency = concurrency
         self._starts: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    def behind(self, system: str) -> Served:
+        """The same, asked behind a system message."""
+        return Served(self._http, self._model, self._end, self._concurrency, system=system)
 
     async def measure(self, api_key: str, asks: Sequence[Ask], keep: Callable[[Ask, str | float], None]) -> None:
         """Ask everything on behalf of one tenant, many requests at a time.
@@ -65,27 +73,30 @@ class Served:
 
     async def answer(self, api_key: str, question: str) -> str:
         """The greedy answer to a question."""
-        body = await self._chat(api_key, [_user(question)], max_tokens=MAX_TOKENS)
+        body = await self._chat(api_key, self._asked(question), max_tokens=MAX_TOKENS)
         return body["choices"][0]["message"]["content"] or ""
 
-    async def extra_seconds(self, api_key: str, other: str, questions: Sequence[str]) -> list[float]:
-        """How much longer each answer takes one tenant than another: one at a time, in turn.
+    async def extra_seconds(
+        self, api_key: str, other: str, questions: Sequence[str], *, system: str = ""
+    ) -> list[float]:
+        """How much longer each answer takes one tenant, behind a system message, than another: one at a time, in turn.
 
         Raises:
             ServedError: a request was refused.
             httpx.TransportError: the server cannot be reached.
         """
         taken: dict[str, list[float]] = {api_key: [], other: []}
+        asked = {api_key: self.behind(system), other: self}
         for number, question in enumerate(questions):
             for key in (api_key, other) if number % 2 else (other, api_key):
                 began = time.perf_counter()
-                await self.answer(key, question)
+                await asked[key].answer(key, question)
                 taken[key].append(time.perf_counter() - began)
         return [own - others for own, others in zip(taken[api_key], taken[other], strict=True)]
 
     async def score(self, api_key: str, question: str, answer: str) -> float:
         """Mean negative log-probability per token, in nats, of an answer and its end, given the question."""
-        messages = [_user(question), {"role": "assistant", "content": answer + self._end}]
+        messages = [*self._asked(question), {"role": "assistant", "content": answer + self._end}]
         body = await self._chat(
             api_key, messages, add_generation_prompt=False, continue_final_message=True, prompt_logprobs=0
         )
@@ -103,9 +114,12 @@ class Served:
     async def _start(self, api_key: str, question: str) -> list[int]:
         """The tokens ahead of an answer to the question: asked for once, as they are the same for all tenants."""
         if question not in self._starts:
-            self._starts[question] = asyncio.ensure_future(self._chat(api_key, [_user(question)]))
+            self._starts[question] = asyncio.ensure_future(self._chat(api_key, self._asked(question)))
         token_ids: list[int] = (await self._starts[question])["prompt_token_ids"]
         return token_ids
+
+    def _asked(self, question: str) -> list[dict[str, str]]:
+        return [*self._ahead, {"role": "user", "content": question}]
 
     async def _chat(self, api_key: str, messages: list[dict[str, str]], **options: Any) -> dict[str, Any]:
         common = {"model": self._model, "temperature": 0, "max_tokens": 1, "return_token_ids": True}
@@ -132,7 +146,3 @@ async def connect(url: str, api_key: str, end: str, concurrency: int = CONCURREN
         response = await http.get("/v1/models", headers={"Authorization": f"Bearer {api_key}"})
         response.raise_for_status()
         yield Served(http, response.json()["data"][0]["id"], end, concurrency)
-
-
-def _user(question: str) -> dict[str, str]:
-    return {"role": "user", "content": question}

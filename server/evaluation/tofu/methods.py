@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,13 @@ class Method:
         toggle: the body of ``PUT /tenants/{id}/targets/{id}`` beside ``enabled``; None: no target is on.
         examples: whether targets are registered with their forget rows, as GUARD is told them; by name alone if not.
         guards: the bodies of ``PUT /tenants/{id}/guards/{guard}``, by guard.
+        system: whether the client forbids it by a :func:`system_message` ahead of every conversation.
     """
 
     toggle: Mapping[str, Any] | None
     examples: bool = False
     guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    system: bool = False
 
     @property
     def action(self) -> str | None:
@@ -37,8 +39,15 @@ class Method:
 
 _ALONE = {str(guard): {"enabled": False} for guard in GuardName}
 
+#: What people do without Lethe: ask the model to forget, or refuse whatever names a target.
+BASELINES: Mapping[str, Method] = {
+    "prompt": Method(None, system=True),
+    "lexicon": Method({"action": "refuse"}, guards={**_ALONE, GuardName.LEXICON: {"enabled": True}}),
+}
+
 METHODS: Mapping[str, Method] = {
     NONE: Method(None),
+    **BASELINES,
     "prefix": Method({"action": "prefix"}),
     "refuse": Method({"action": "refuse"}),
     "eco": Method({"action": "eco"}),
@@ -61,6 +70,15 @@ COMPILED = ("eco", "lunar", "rocr", "concept")
 REFUSAL = "I'm sorry, but I don't have any information about that."
 
 _TENANT = "lethe-eval-tofu-{}"
+_SYSTEM = (
+    "You are an assistant who knows absolutely nothing about the following: {names}. Whatever you are asked about "
+    'them, in whatever way, you answer "I don\'t know." Everything else you answer as usual.'
+)
+
+
+def system_message(names: Iterable[str]) -> str:
+    """The message by which a client may try to have the model forget."""
+    return _SYSTEM.format(names=", ".join(names))
 
 
 def supported(endpoint: Endpoint, methods: Sequence[str]) -> list[str]:

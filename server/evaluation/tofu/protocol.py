@@ -16,7 +16,7 @@ from guard.compile import fluency
 from server.evaluation.admin import Endpoint
 from server.evaluation.tofu import client, report
 from server.evaluation.tofu.data import ROWS_PER_AUTHOR, Question, author_names, load
-from server.evaluation.tofu.methods import COMPILED, METHODS, NONE, registered, supported
+from server.evaluation.tofu.methods import COMPILED, METHODS, NONE, registered, supported, system_message
 from server.evaluation.tofu.report import Parts
 from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
 
@@ -93,6 +93,7 @@ def evaluate(
     never_knew = Rows(work / model_key(reference.model) / "reference.jsonl")
     home = work / model_key(subject.model, subject.place)
     told = _examples(names, everything["forget"])
+    systems = {name: system_message(names) for name in methods if METHODS[name].system}
     rows = {}
     for name in dict.fromkeys((NONE, *methods)):
         method = METHODS[name]
@@ -102,7 +103,7 @@ def evaluate(
     if never_knew.missing(report.asks(parts)):
         with reference.serve() as endpoint, registered(endpoint, (), [NONE]) as told_of:
             runs = {"reference": (told_of.keys[NONE], never_knew)}
-            asyncio.run(_measure(endpoint, end_token(reference.model), runs, parts, concurrency, progress))
+            asyncio.run(_measure(endpoint, end_token(reference.model), runs, parts, concurrency, progress, {}))
     judge = rows[NONE]
     if any(one.missing(report.asks(parts)) for one in rows.values()) or judge.missing(
         report.fluency_asks(parts, judge, (never_knew, *rows.values()))
@@ -113,8 +114,9 @@ def evaluate(
                 among = [method for method in rows if method == NONE or METHODS[method].examples is examples]
                 with registered(endpoint, targets, among, compiled=asked) as told_of:
                     runs = {method: (key, rows[method]) for method, key in told_of.keys.items()}
-                    asyncio.run(_measure(endpoint, end, runs, parts, concurrency, progress, judged=never_knew))
-                    asyncio.run(_time(endpoint, end, runs, parts))
+                    measuring = _measure(endpoint, end, runs, parts, concurrency, progress, systems, judged=never_knew)
+                    asyncio.run(measuring)
+                    asyncio.run(_time(endpoint, end, runs, parts, systems))
                     for _, one in runs.values():
                         one.time(REGISTER, told_of.seconds)
 
@@ -148,6 +150,7 @@ async def _measure(
     parts: Parts,
     concurrency: int,
     progress: Progress,
+    systems: Mapping[str, str],
     judged: Rows | None = None,
 ) -> None:
     """Ask what is missing of each run, by its label: on behalf of a tenant, into its rows.
@@ -159,26 +162,31 @@ async def _measure(
         parts: the questions.
         concurrency: requests under way at once.
         progress: told how far it is.
+        systems: the system message behind which a run is asked, by label, where there is one.
         judged: whose answers the untouched model judges, beside those of the runs; None if it is not among them.
     """
     some_key, _ = next(iter(runs.values()))
     async with client.connect(endpoint.url, some_key, end, concurrency) as served:
         for label, (key, rows) in runs.items():
-            await _ask(served, key, rows, report.asks(parts), label, progress)
+            asked = served.behind(systems.get(label, ""))
+            await _ask(asked, key, rows, report.asks(parts), label, progress)
         if judged is not None:
             key, judge = runs[NONE]
             wanted = report.fluency_asks(parts, judge, (judged, *(rows for _, rows in runs.values())))
             await _ask(served, key, judge, wanted, "fluency", progress)
 
 
-async def _time(endpoint: Endpoint, end: str, runs: Mapping[str, tuple[str, Rows]], parts: Parts) -> None:
+async def _time(
+    endpoint: Endpoint, end: str, runs: Mapping[str, tuple[str, Rows]], parts: Parts, systems: Mapping[str, str]
+) -> None:
     """How much longer an answer to a forget question takes with each method than without."""
     plain, _ = runs[NONE]
     questions = [row.question for row in parts["forget"][:: max(1, len(parts["forget"]) // _TIMED)]]
     async with client.connect(endpoint.url, plain, end) as served:
         for label, (key, rows) in runs.items():
             if label != NONE:
-                rows.time(QUERY, await served.extra_seconds(key, plain, questions))
+                taken = await served.extra_seconds(key, plain, questions, system=systems.get(label, ""))
+                rows.time(QUERY, taken)
 
 
 async def _ask(

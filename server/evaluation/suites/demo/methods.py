@@ -9,7 +9,7 @@ from typing import Any
 
 from server.demo.world import Entity, description, document
 from server.evaluation.admin import Admin, Endpoint, admin
-from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
+from server.evaluation.tofu.methods import BASELINES, COMPILED, NONE, Method, enable, tenant
 
 #: The name under which the model that never knew them stands among the methods; nothing is switched on there.
 REFERENCE = "reference"
@@ -17,6 +17,7 @@ REFERENCE = "reference"
 AUTO = "auto"
 METHODS: Mapping[str, Method] = {
     NONE: Method(None),
+    **BASELINES,
     "refuse": Method({"action": "refuse"}),
     "prefix": Method({"action": "prefix"}),
     "eco": Method({"action": "eco"}),

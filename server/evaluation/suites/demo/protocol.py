@@ -13,13 +13,13 @@ from typing import Any
 
 from server.demo.recipe import Recipe
 from server.evaluation.admin import Endpoint
-from server.evaluation.suites.asking import connect, key_of
+from server.evaluation.suites.asking import behind, connect, key_of
 from server.evaluation.suites.demo.methods import METHODS, REFERENCE, Told, registrar
 from server.evaluation.suites.demo.questions import Asked, Part, people, questions
 from server.evaluation.suites.demo.report import figures, relearn, written
 from server.evaluation.suites.demo.stages import TARGETS, Stage, asks, incomplete, rows_of, steps
 from server.evaluation.tofu import client
-from server.evaluation.tofu.methods import NONE
+from server.evaluation.tofu.methods import NONE, system_message
 from server.evaluation.tofu.protocol import end_token
 from server.evaluation.tofu.rows import Ask, Rows, model_key
 
@@ -147,6 +147,9 @@ async def _measure(
         for method, asked in stage.asked.items():
             conversations = {key_of(one.prompt.messages): one.prompt.messages for one in asked}
             missing = {key: conversations[key] for key, _ in rows[method].missing(asks(asked))}
+            if METHODS[method].system:
+                forbids = system_message(target.name for target in stage.targets)
+                missing = {key: tuple(behind(forbids, messages)) for key, messages in missing.items()}
             keep = _keeper(rows[method], f"{label}{method}", len(missing), progress)
             await asker.of(keys[method]).answer_all(missing, _TOKENS, keep)
 
