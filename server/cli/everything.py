@@ -78,7 +78,7 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
     # A look does without the demo world's reference, and fits nothing to its targets: TOFU's shows both.
     columns = ",".join(one for one in guards.split(",") if not (quick and one.strip() == "reference"))
     plan = [
-        ["demo", *(["--methods", "none,refuse"] if quick else []), *rows(2, 10), *_json(out, "forgetting")],
+        ["demo", *(["--methods", "none,refuse"] if quick else []), *rows(2, 8), *_json(out, "forgetting")],
         ["attacks", "--subject", "demo", "--guards", columns, *few, *_json(out, "attacks_demo")],
     ]
     if not data.is_dir():
@@ -96,7 +96,7 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
         tofu = [*both, "--data", str(data / "tofu")]
         chosen = ["--methods", "none,eco" if quick else methods]
         plan += [
-            ["tofu", *tofu, *chosen, *rows(6, 40), *_json(out, "tofu")],
+            ["tofu", *tofu, *chosen, *rows(6, 20), *_json(out, "tofu")],
             ["attacks", "--subject", "tofu", *tofu, "--guards", guards, *few, *_json(out, "attacks_tofu")],
         ]
     return plan
