@@ -84,8 +84,8 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
     if not data.is_dir():
         return plan
     plan += [
-        ["rwku", "--data", str(data / "rwku"), *rows(20), *_json(out, "rwku")],
-        ["overrefusal", "--data", str(data), *rows(10, 400), *_json(out, "overrefusal")],
+        ["rwku", "--data", str(data / "rwku"), *rows(12), *_json(out, "rwku")],
+        ["overrefusal", "--data", str(data), *rows(6, 400), *_json(out, "overrefusal")],
         ["pistol", "--data", str(data / "pistol"), *rows(2, 6), *_json(out, "pistol")],
         ["knowundo", "--data", str(data / "knowundo"), *rows(8), *_json(out, "knowundo")],
     ]
@@ -96,7 +96,7 @@ def _plan(out: Path, data: Path, models: Path, guards: str, methods: str, quick:
         tofu = [*both, "--data", str(data / "tofu")]
         chosen = ["--methods", "none,eco" if quick else methods]
         plan += [
-            ["tofu", *tofu, *chosen, *rows(6, 20), *_json(out, "tofu")],
+            ["tofu", *tofu, *chosen, *rows(4, 20), *_json(out, "tofu")],
             ["attacks", "--subject", "tofu", *tofu, "--guards", guards, *few, *_json(out, "attacks_tofu")],
         ]
     return plan
