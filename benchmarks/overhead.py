@@ -22,7 +22,6 @@ import argparse
 import asyncio
 import contextlib
 import itertools
-import json
 import math
 import os
 import platform
@@ -51,6 +50,7 @@ from traffic import conversations
 from widened import widened
 
 from server.child import ending_on_sigterm
+from server.cli.measuring import write
 from server.demo.model import build
 from server.demo.recipe import Recipe
 from server.evaluation.bars import within_bars
@@ -148,12 +148,6 @@ def headline(case: str, by_clients: dict[str, Any], plain: dict[str, Any]) -> di
         "ttft_ratio": least["ttft_ratio"],
         "within_bars": within_bars(by_clients, plain),
     }
-
-
-def write(file: Path, report: dict[str, Any]) -> None:
-    """Write the report."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def acted(server: Serving) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import lru_cache, partial
 from threading import Lock
 from typing import TypeAlias
@@ -149,7 +149,11 @@ class VerbatimMatcher:
 
     def fork(self) -> VerbatimMatcher:
         """A matcher that has read the same and reads on by itself."""
-        return deepcopy(self, {id(part): part for source in self._sources for part in source})  # documents are shared
+        fork = copy(self)
+        fork._words, fork._gram, fork._starts = copy(self._words), self._gram.copy(), self._starts.copy()
+        documents = {id(part): part for source in self._sources for part in source}
+        fork._tracks = deepcopy(self._tracks, documents)  # which are shared
+        return fork
 
     def completes(self, text: str) -> bool:
         """Whether ``text``, said instead of the word that was found, would make a copy too."""

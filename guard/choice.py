@@ -7,13 +7,11 @@ import time
 from dataclasses import replace
 
 from guard.artifacts import Artifacts
-from guard.interventions import INTERVENTIONS
+from guard.interventions import INTERVENTIONS, STRICTNESS
 from guard.policy import AUTO, choose
 from guard.types import TenantPolicy
 
 logger = logging.getLogger(__name__)
-
-_STRICTNESS = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
 
 
 class Choices:
@@ -40,7 +38,7 @@ class Choices:
             return policy
         actions = {key: str(one.settings["action"]) for key, one in found.items()}
         changed = {
-            key: choose(policy.targets[key], action, _STRICTNESS)
+            key: choose(policy.targets[key], action, STRICTNESS)
             for key, action in actions.items()
             if action in INTERVENTIONS
         }

@@ -49,7 +49,7 @@ logger = init_logger(__name__)
 class _Heard:
     """What the output guards of one request came upon, and whether it was cut; which of them could not judge."""
 
-    leaks: list[tuple[Match | Hit, bool]] = field(default_factory=list)
+    leaks: list[tuple[Match | Hit | Finding, bool]] = field(default_factory=list)
     unavailable: set[GuardName] = field(default_factory=set)
 
 
@@ -120,7 +120,7 @@ class GuardedEngine:
         except LookupError:
             raise VLLMValidationError("This key's tenant no longer exists.") from None
         if self._private and isinstance(prompt, Mapping):
-            prompt = {**prompt, "cache_salt": ":".join((caller.tenant_id, prompt.get("cache_salt") or ""))}
+            prompt = _salted(prompt, caller.tenant_id)
         if policy.idle:
             return self._engine.generate(prompt, sampling_params, request_id, **options)
         if "-beam-" in request_id and sampling_params.max_tokens == 1:
@@ -252,8 +252,8 @@ class GuardedEngine:
         texts = [self._tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said.values()]
         plan = decide(await self._service.detection.judge(policy, texts, ()), policy)
         heard.unavailable.update(plan.unavailable)
-        heard.leaks.extend((_hit(finding), True) for finding in plan.findings)
-        heard.leaks.extend((_hit(finding), False) for finding in plan.monitored)
+        heard.leaks.extend((finding, True) for finding in plan.findings)
+        heard.leaks.extend((finding, False) for finding in plan.monitored)
         return plan.action is None
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
@@ -267,7 +267,7 @@ class GuardedEngine:
             # What a changed forward pass leaves in the KV cache must never meet a request that is changed otherwise.
             # Secret, so that no client can name the same salt for a request that is not changed.
             if salt := request.controls.salt:
-                prompt = {**prompt, "cache_salt": ":".join((self._salt, salt, prompt.get("cache_salt") or ""))}
+                prompt = _salted(prompt, self._salt, salt)
         return self._engine.generate(prompt, params, request.request_id, **request.options)
 
     async def _watch(self, policy: TenantPolicy) -> tuple[Watch | None, tuple[GuardName, ...]]:
@@ -390,8 +390,9 @@ class GuardedEngine:
         )
 
 
-def _hit(found: Finding) -> Hit:
-    return Hit(found.key, found.guard, found.score, found.threshold, found.window, found.evidence)
+def _salted(prompt: Mapping[str, Any], *salts: str) -> Mapping[str, Any]:
+    """``prompt``, so that it shares cached prefixes only with those that have the same salts too."""
+    return {**prompt, "cache_salt": ":".join((*salts, prompt.get("cache_salt") or ""))}
 
 
 def _answers_itself(plan: Plan) -> bool:

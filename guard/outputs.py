@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
-from vllm.logprobs import Logprob
+from vllm.logprobs import Logprob, PromptLogprobs
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -113,7 +114,7 @@ def completion(request: GuardedRequest, index: int, canned: Canned, span: slice)
 def output(
     request: GuardedRequest,
     completions: list[CompletionOutput],
-    told: list[dict[int, Logprob] | None] | None,
+    told: PromptLogprobs | None,
     *,
     finished: bool,
 ) -> RequestOutput:
@@ -129,7 +130,16 @@ def output(
     )
 
 
-def know_nothing(request: GuardedRequest) -> list[dict[int, Logprob] | None] | None:
+def told_of_prompt(request: GuardedRequest) -> Iterator[PromptLogprobs | None]:
+    """What each output in turn tells of the prompt under a model that knows nothing. As the engine does, a stream tells
+    it once, with its first.
+    """
+    told = know_nothing(request)
+    yield told
+    yield from repeat(told and [] if request.params.output_kind is RequestOutputKind.DELTA else told)
+
+
+def know_nothing(request: GuardedRequest) -> PromptLogprobs | None:
     """The prompt's log-probabilities under a model that knows nothing: every token is equally likely."""
     if request.params.prompt_logprobs is None:
         return None
@@ -157,12 +167,10 @@ async def reply(request: GuardedRequest, text: str) -> AsyncIterator[RequestOutp
     if kind is not RequestOutputKind.FINAL_ONLY and length:
         first = (lambda _: 0) if kind is RequestOutputKind.CUMULATIVE else (lambda step: step)
         steps = [slice(first(step), step + 1) for step in range(length)]
-    told = know_nothing(request)
+    told = told_of_prompt(request)
     for number, span in enumerate(steps, 1):
         completions = [completion(request, choice, canned, span) for choice in choices]
-        yield output(request, completions, told, finished=number == len(steps))
-        if kind is RequestOutputKind.DELTA:
-            told = told and []  # the engine tells them once
+        yield output(request, completions, next(told), finished=number == len(steps))
 
 
 async def settled(

@@ -99,7 +99,7 @@ def resolve_target(
     return ActiveTarget(target, action, threshold, spec.mode, gating, auto, floor)
 
 
-def choose(active: ActiveTarget, action: str, strictness: Mapping[str, int] = STRICTNESS) -> ActiveTarget:
+def choose(active: ActiveTarget, action: str, strictness: Mapping[str, int]) -> ActiveTarget:
     """``active`` once ``action`` was chosen for its target."""
     return replace(active, action=strictest((action, active.floor or action), strictness))
 

@@ -14,7 +14,7 @@ from guard import metrics, policy
 from guard.audit import AuditLog, audit_entry
 from guard.caller import Caller
 from guard.detection import Detection
-from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS
+from guard.interventions import DEFAULT_REFUSAL, INTERVENTIONS, STRICTNESS
 from guard.policy import Defaults
 from guard.prompt import PromptView, Segment
 from guard.registry import Registry
@@ -89,8 +89,7 @@ class GuardService:
         detector = TextDetector(encoder, false_alarm_rate=false_alarm_rate)
         detector.bank  # noqa: B018 encodes the calibration prompts now, not while the first registration waits
         detection = Detection(detector, store)
-        strictness = {name: kind.strictness for name, kind in INTERVENTIONS.items()}
-        defaults = Defaults(action=default_action, strictness=strictness)
+        defaults = Defaults(action=default_action, strictness=STRICTNESS)
         registry = Registry(store, detection.prepare, defaults=defaults, poll_interval=poll_interval)
         generated = registry.bootstrap(admin_key)
         registry.start()
@@ -166,7 +165,7 @@ class GuardService:
         view: PromptView,
         verdict: Verdict,
         plan: Plan,
-        leaks: Sequence[tuple[Match | Hit, bool]],
+        leaks: Sequence[tuple[Match | Hit | Finding, bool]],
         seconds: float,
         unavailable: Collection[GuardName] = (),
     ) -> None:
@@ -211,8 +210,10 @@ class GuardService:
         )
         self.audit.record(entry)
 
-    def _found(self, found: Match | Hit) -> Finding:
+    def _found(self, found: Match | Hit | Finding) -> Finding:
         """What was found in an output."""
+        if isinstance(found, Finding):
+            return found
         if isinstance(found, Match):
             found = Hit(found.key, GuardName.LEAK, 1.0, 1.0, found.phrase, found.phrase)
         target = self.detection.target(found.key)

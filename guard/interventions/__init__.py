@@ -11,6 +11,7 @@ from guard.interventions.refusal import DEFAULT_REFUSAL, Refusal
 __all__ = [
     "DEFAULT_REFUSAL",
     "INTERVENTIONS",
+    "STRICTNESS",
     "InModelIntervention",
     "Intervention",
     "Means",
@@ -22,3 +23,6 @@ __all__ = [
 INTERVENTIONS: dict[str, type[Intervention]] = {
     kind.name: kind for kind in (Clamp, Concept, Constrain, Eco, Lunar, Prefix, Refusal, Rocr)
 }
+
+#: How strict each is, for :mod:`guard.policy`.
+STRICTNESS = {name: kind.strictness for name, kind in INTERVENTIONS.items()}

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind
 
 from guard.interventions.base import Intervention, Serve
-from guard.outputs import GuardedRequest, as_asked, know_nothing, reply
+from guard.outputs import GuardedRequest, as_asked, reply, told_of_prompt
 from guard.types import ForgetTarget, TenantPolicy
 
 DEFAULT_REFUSAL = "I'm sorry, but I don't have any information about that."
@@ -38,12 +37,10 @@ class Refusal(Intervention):
         params = request.params.clone()
         params.prompt_logprobs = None
         prompt = {"type": "token", "prompt_token_ids": neutral, "cache_salt": "lethe:refuse"}
-        told = know_nothing(request)
+        told = told_of_prompt(request)
         async for result in as_asked(request, serve(replace(request, prompt=prompt, params=params))):
-            result.prompt_logprobs = told
+            result.prompt_logprobs = next(told)
             yield result
-            if request.params.output_kind is RequestOutputKind.DELTA:
-                told = told and []  # the engine tells them once
 
 
 def _neutral_prompt(request: GuardedRequest) -> list[int]:

@@ -44,8 +44,8 @@ class Served:
         self._starts: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     def behind(self, system: str) -> Served:
-        """The same, asked behind a system message."""
-        return Served(self._http, self._model, self._end, self._concurrency, system=system)
+        """The same, asked behind a system message; itself where that is empty, with what it has asked for already."""
+        return Served(self._http, self._model, self._end, self._concurrency, system=system) if system else self
 
     async def measure(self, api_key: str, asks: Sequence[Ask], keep: Callable[[Ask, str | float], None]) -> None:
         """Ask everything on behalf of one tenant, many requests at a time.

@@ -22,7 +22,7 @@ from server.evaluation.tofu.rows import Ask, Rows, method_key, model_key
 
 #: What is timed: registering a target, and what an answer takes longer than without a guard.
 REGISTER, QUERY = "register", "query"
-#: Forget questions that are timed, about so many: one after the other, which takes longer than all others together.
+#: Forget questions that are timed, about so many: one after the other.
 _TIMED = 20
 
 #: Called with a label, how many requests are done, and how many there are.
