@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from vllm.engine.protocol import EngineClient
@@ -15,12 +15,8 @@ from vllm.exceptions import VLLMValidationError
 from vllm.logger import init_logger
 from vllm.outputs import RequestOutput
 from vllm.reasoning import ReasoningParserManager
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import SamplingParams
 
-from classifiers.phrase_index import Match
-from classifiers.results import Hit
-from classifiers.statements import word_keys
-from classifiers.words import split_words
 from guard import metrics
 from guard.artifacts import Artifacts
 from guard.caller import CALLER, Caller
@@ -28,29 +24,19 @@ from guard.choice import Choices
 from guard.continuation import Serving
 from guard.features import FeatureGuard, Sight, Watch
 from guard.interventions import INTERVENTIONS, InModelIntervention, Means, Refusal, Serve, UnpreparedError
-from guard.leakguard import LeakGuard, LeakRule
+from guard.output_guards import OutputGuards
 from guard.outputs import GuardedRequest, as_asked, reply, settled
 from guard.partial import PARTIAL, harmless_part
 from guard.policy import REFUSE, decide
 from guard.probe import EngineProbe
 from guard.prompt import PromptReader
-from guard.rollback import StatementGuard
 from guard.service import GuardService
-from guard.statements import statement_rule
-from guard.types import Finding, ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
+from guard.types import ForgetTarget, Gating, GuardName, Mode, Plan, TargetKind, TenantPolicy
 from guard.worker import WORKERS
 from guard.worker.controls import RESERVED, Controls
 from sae_features.autoencoder import SparseAutoencoder
 
 logger = init_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """What the output guards of one request came upon, and whether it was cut; which of them could not judge."""
-
-    leaks: list[tuple[Match | Hit | Finding, bool]] = field(default_factory=list)
-    unavailable: set[GuardName] = field(default_factory=set)
 
 
 class GuardedEngine:
@@ -195,10 +181,10 @@ class GuardedEngine:
                 source = await stack.enter_async_context(contextlib.aclosing(served))
             if request.params.structured_outputs is not None:
                 source = settled(request, source, service.refusal_text(policy))
-            heard, as_if_unknown = _Heard(), part is None and _answers_itself(plan)
-            source = await self._overheard(stack, request, source, serving, policy, heard, as_if_unknown)
+            outputs, as_if_unknown = OutputGuards(service, request, policy), part is None and _answers_itself(plan)
+            source = await outputs.watch(stack, source, serving, as_if_unknown=as_if_unknown)
             if request.params.structured_outputs is not None:
-                source = self._unbroken(request, source, policy, heard, as_if_unknown)
+                source = self._unbroken(request, source, policy, outputs, as_if_unknown)
             try:
                 async for result in source:
                     yield result
@@ -206,7 +192,7 @@ class GuardedEngine:
                 elapsed = time.perf_counter() - began
                 view = request.view
                 service.record(
-                    request.request_id, caller, policy, view, verdict, done, heard.leaks, elapsed, heard.unavailable
+                    request.request_id, caller, policy, view, verdict, done, outputs.leaks, elapsed, outputs.unavailable
                 )
 
     async def _unbroken(
@@ -214,7 +200,7 @@ class GuardedEngine:
         request: GuardedRequest,
         source: AsyncIterator[RequestOutput],
         policy: TenantPolicy,
-        heard: _Heard,
+        outputs: OutputGuards,
         as_if_unknown: bool,
     ) -> AsyncGenerator[RequestOutput, None]:
         """``source``, or a refusal of the shape that the client demands where something was taken out of it.
@@ -222,9 +208,7 @@ class GuardedEngine:
         JSON that was cut off is of no use to anybody, nor is the beginning of what may yet be: all of it is held.
         """
         held = [result async for result in source]
-        if not any(cut for _, cut in heard.leaks) and (
-            as_if_unknown or await self._harmless(request, held, policy, heard)
-        ):
+        if not outputs.cut and (as_if_unknown or await outputs.harmless(held)):
             for result in held:
                 yield result
             return
@@ -232,29 +216,11 @@ class GuardedEngine:
         refused = self._interventions[REFUSE].serve(request, (), policy, self._anew(request, policy, serving))
         # The client's grammar may leave nothing to say but what is protected; it may even hold the question.
         async with contextlib.AsyncExitStack() as stack:
-            held = [result async for result in await self._overheard(stack, request, refused, serving, policy, heard)]
-        if not await self._harmless(request, held, policy, heard):
+            held = [result async for result in await outputs.watch(stack, refused, serving)]
+        if not await outputs.harmless(held):
             held = [result async for result in reply(request, self._service.refusal_text(policy))]
         for result in held:
             yield result
-
-    async def _harmless(
-        self, request: GuardedRequest, held: Sequence[RequestOutput], policy: TenantPolicy, heard: _Heard
-    ) -> bool:
-        """Whether a whole answer speaks of no target. A client's grammar says what its prompt did not: a question that
-        every answer must begin with is judged where it comes out.
-        """
-        said: dict[int, list[int]] = {}
-        for one in (one for result in held for one in result.outputs):
-            if request.params.output_kind is not RequestOutputKind.DELTA:
-                said.pop(one.index, None)  # each output carries the whole answer
-            said.setdefault(one.index, []).extend(one.token_ids)
-        texts = [self._tokenizer.decode(tokens, skip_special_tokens=True) for tokens in said.values()]
-        plan = decide(await self._service.detection.judge(policy, texts, ()), policy)
-        heard.unavailable.update(plan.unavailable)
-        heard.leaks.extend((finding, True) for finding in plan.findings)
-        heard.leaks.extend((finding, False) for finding in plan.monitored)
-        return plan.action is None
 
     def _run(self, request: GuardedRequest) -> AsyncGenerator[RequestOutput, None]:
         prompt, params = request.prompt, request.params
@@ -347,47 +313,6 @@ class GuardedEngine:
                     yield result
 
         return served
-
-    async def _overheard(
-        self,
-        stack: contextlib.AsyncExitStack,
-        request: GuardedRequest,
-        source: AsyncIterator[RequestOutput],
-        serving: Serving,
-        policy: TenantPolicy,
-        heard: _Heard,
-        as_if_unknown: bool = False,
-    ) -> AsyncIterator[RequestOutput]:
-        """``source`` past the tenant's output guards, which are closed with ``stack`` and report to ``heard``."""
-        rule = statement_rule(
-            self._service.detection,
-            policy,
-            fallback=self._service.refusal_text(policy),
-            ignored=word_keys(split_words(request.view.joined)) if as_if_unknown else frozenset(),
-            report=lambda hit, taken_back: heard.leaks.append((hit, taken_back)),
-            failed=lambda: heard.unavailable.add(GuardName.STATEMENTS),
-        )
-        if rule is not None:
-            stated = StatementGuard(request, rule, serving).watch(source)
-            source = await stack.enter_async_context(contextlib.aclosing(stated))
-        if policy.guards[GuardName.LEAK].enabled:
-            source = LeakGuard(request, self._rule(request, as_if_unknown, policy, heard)).watch(source)
-        return source
-
-    def _rule(self, request: GuardedRequest, as_if_unknown: bool, policy: TenantPolicy, heard: _Heard) -> LeakRule:
-        reach, phrases = self._service.detection.reach(policy), self._service.detection.phrases
-        ignored: frozenset[str] = frozenset()
-        if as_if_unknown:
-            ignored = phrases.said(request.view.joined, reach.enforced)
-        return LeakRule(
-            index=phrases,
-            verbatim=self._service.detection.verbatim,
-            ignored=ignored,
-            enforced=reach.enforced,
-            monitored=reach.monitored,
-            fallback=self._service.refusal_text(policy),
-            report=lambda match, cut: heard.leaks.append((match, cut)),
-        )
 
 
 def _salted(prompt: Mapping[str, Any], *salts: str) -> Mapping[str, Any]:
