@@ -35,7 +35,7 @@ from classifiers.index import EvidenceIndex
 from classifiers.lexicon import Lexicon
 from classifiers.matching import Pair, Slot, View, compare
 from classifiers.normalise import hidden, plain
-from classifiers.phrase_index import Match
+from classifiers.phrase_matcher import Match
 from classifiers.profile import Profile
 from classifiers.results import Hit, Scan
 from classifiers.windows import Window, newest, split

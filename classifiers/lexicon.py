@@ -8,7 +8,8 @@ from threading import Lock
 
 from classifiers.compiled import Compiled
 from classifiers.features import Reading
-from classifiers.phrase_index import Match, PhraseIndex
+from classifiers.phrase_index import PhraseIndex
+from classifiers.phrase_matcher import Match
 from classifiers.words import Word, is_known
 
 #: A term that points at more targets than this, for a tenant that has that many, tells none of them apart.

@@ -23,7 +23,7 @@ import numpy as np
 
 from classifiers.copies import CopyTracker
 from classifiers.grams import GRAM, Grams, gram_of
-from classifiers.phrase_index import Match
+from classifiers.phrase_matcher import Match
 from classifiers.word_stream import FoldedWord, WordStream, folded_words
 
 #: Segments of like size are joined until each is so many times as large as the next.

@@ -18,7 +18,8 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from classifiers.phrase_index import Match, PhraseIndex, PhraseMatcher
+from classifiers.phrase_index import PhraseIndex
+from classifiers.phrase_matcher import Match, PhraseMatcher
 from classifiers.verbatim import VerbatimIndex, VerbatimMatcher
 from guard import outputs
 from guard.outputs import GuardedRequest, hides_text

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from classifiers.phrase_index import Match
+from classifiers.phrase_matcher import Match
 from classifiers.results import Hit
 from classifiers.statements import word_keys
 from classifiers.words import split_words

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from classifiers.detector import TextDetector
-from classifiers.phrase_index import Match
+from classifiers.phrase_matcher import Match
 from classifiers.results import Hit
 from guard import metrics, policy
 from guard.audit import AuditLog, audit_entry

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from threading import Lock
 from weakref import WeakValueDictionary
 
-from classifiers.phrase_index import forms, is_open_ended, needs_end
+from classifiers.phrases import forms, is_open_ended, needs_end
 from classifiers.words import longer_words
 from guard.decoding.automaton import PhraseAutomaton
 from guard.decoding.phrase_set import PhraseSet

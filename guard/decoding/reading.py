@@ -1,6 +1,6 @@
 """How a stretch of text reads to somebody who looks for phrases in it.
 
-This restates, for a token at a time, what :class:`classifiers.phrase_index.PhraseMatcher` does character by
+This restates, for a token at a time, what :class:`classifiers.phrase_matcher.PhraseMatcher` does character by
 character. A phrase has one *pattern*: its folded letters, or, where it is so short that it must keep its own word
 breaks, ``TIGHT`` and its words. Where it is so long that it is found from a capital inside a word on, it has a second
 one, ``STUCK`` and its letters. What has been read of a phrase is then simply a prefix of a pattern.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from classifiers.folding import squeeze
 from classifiers.glyphs import Glyph, glyph, is_hump, starts
-from classifiers.phrase_index import MIN_DISTINCT_LETTERS, MIN_LOOSE_LETTERS
+from classifiers.phrases import MIN_DISTINCT_LETTERS, MIN_LOOSE_LETTERS
 
 #: Begins the pattern of a phrase that matches only with its own word breaks; no folded letter is this character.
 TIGHT = "\x01"

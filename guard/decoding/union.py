@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classifiers.phrase_index import MIN_LOOSE_LETTERS
+from classifiers.phrases import MIN_LOOSE_LETTERS
 from classifiers.words import Longer
 from guard.decoding.phrase_set import Contained, PhraseSet, contained
 from guard.decoding.reading import STUCK, TIGHT, Edge

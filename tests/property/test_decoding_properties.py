@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from classifiers import words as phrase_words
-from classifiers.phrase_index import PhraseIndex, is_open_ended, needs_end
+from classifiers.phrase_index import PhraseIndex
+from classifiers.phrases import is_open_ended, needs_end
 from guard.decoding import DecodingState, Mask, PhraseSets, Vocabulary
 from guard.decoding.vocabulary import decode, token_bytes
 from tests.examples import examples

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from classifiers import escapes, phrase_index
+from classifiers import escapes, phrase_matcher
 from classifiers.compiled import Compiled
 from classifiers.lexicon import Lexicon
 
@@ -36,7 +36,7 @@ def test_targets_that_share_a_name_are_all_named(text: str) -> None:
 @pytest.mark.parametrize("stretch", ["Ada Rook" + "\\" * 8, "Ada Rook\\ud83d\\u", "Ada Rook "])
 def test_each_name_found_reads_on_from_there(lexicon: Lexicon, stretch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned = _Scanned(escapes.OPEN_ESCAPE)
-    for module in (escapes, phrase_index):  # wherever it is looked up
+    for module in (escapes, phrase_matcher):  # wherever it is looked up
         monkeypatch.setattr(module, "OPEN_ESCAPE", scanned, raising=False)
     costs = []
     for count in (100, 200):
@@ -65,11 +65,11 @@ def test_signs_that_may_be_letters_are_not_read_again_and_again(
 ) -> None:
     read: list[int] = []
 
-    def words(text: str, split: object = phrase_index._words) -> list[str]:
+    def words(text: str, split: object = phrase_matcher.folded_words) -> list[str]:
         read.append(len(text))
         return split(text)  # type: ignore[operator,no-any-return]
 
-    monkeypatch.setattr(phrase_index, "_words", words)
+    monkeypatch.setattr(phrase_matcher, "folded_words", words)
     costs = []
     for count in (200, 400):
         read.clear()

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from classifiers.phrase_index import PhraseIndex, PhraseMatcher
+from classifiers.phrase_index import PhraseIndex
+from classifiers.phrase_matcher import PhraseMatcher
 
 
 @pytest.fixture
