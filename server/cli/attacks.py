@@ -68,6 +68,9 @@ def attacks(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many attempts of each attack.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help=f"The same as --limit {_QUICK}, on few columns.")] = False,
+    name_only: Annotated[
+        bool, typer.Option("--name-only", help="Tell the server nothing of the targets but their names.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides which facts are attacked, and how.")] = 0,
     json_file: JsonFile = None,
     base_url: BaseUrl = None,
@@ -77,12 +80,14 @@ def attacks(
     """Attack what a model was made to forget: every attack against every configuration of guards.
 
     Those who are to be forgotten are registered as an operator would who honours a takedown: in the demo world with a
-    description and a document, TOFU's authors with their own questions and answers. Each configuration is a tenant of
-    one server. A cell is the share of attempts in which the attacker was shown what the prompt had not said. In a row
-    "all refused" the server refuses everybody, whatever is forgotten, so that it says nothing of the guards.
+    description and a document that states every fact, TOFU's authors with the very questions and answers that are
+    asked for. Each configuration is a tenant of one server. A cell is the share of attempts in which the attacker was
+    shown what the prompt had not said. In a row "all refused" the server refuses everybody, whatever is forgotten, so
+    that it says nothing of the guards.
     """
     from server.evaluation.attacks.evaluate import evaluate
     from server.evaluation.attacks.kinds import ATTACKS
+    from server.evaluation.attacks.subjects import by_name
     from server.evaluation.child import child
 
     running = None if base_url is None else endpoint(base_url, admin_key)
@@ -94,8 +99,9 @@ def attacks(
     with measuring("attacks") as progress:
         rows = chosen(attacks, ATTACKS)
         columns = chosen(guards, CONFIGURATIONS, QUICK if quick else COLUMNS)
+        attacked = _demo(progress) if subject is SubjectName.DEMO else _tofu(model, reference, data)
         figures = evaluate(
-            _demo(progress) if subject is SubjectName.DEMO else _tofu(model, reference, data),
+            by_name(attacked) if name_only else attacked,
             serve,
             child,
             work or user_cache_path("lethe") / "eval-attacks",

@@ -13,8 +13,9 @@ THROUGHPUT, FIRST_RATIO, FIRST_MS = 0.97, 1.03, 3.0
 def within_bars(case: Mapping[str, Any], plain: Mapping[str, Any]) -> bool | None:
     """Whether a case is within the bars; None if this cannot be told.
 
-    It cannot where plain vLLM beside itself lies further apart over the rounds than a bar allows a case to lie from it,
-    in throughput, or by both measures of the first token.
+    It is not where it lies beyond a bar and beyond everything that plain vLLM beside itself comes to over the rounds.
+    Otherwise it cannot be told where these lie further apart than a bar allows a case to lie from plain vLLM, in
+    throughput, or by both measures of the first token.
 
     Args:
         case: its figures by number of clients, with medians of ``throughput_ratio``, ``ttft_added_ms`` and
@@ -22,6 +23,12 @@ def within_bars(case: Mapping[str, Any], plain: Mapping[str, Any]) -> bool | Non
         plain: those of plain vLLM beside itself, with ``[least, most]`` as ``throughput_ratio_range`` and so on.
     """
     most, least = max(case, key=int), min(case, key=int)
+    late = all(
+        case[least][name] > max(bar, plain[least][f"{name}_range"][1])
+        for name, bar in (("ttft_ratio", FIRST_RATIO), ("ttft_added_ms", FIRST_MS))
+    )
+    if late or case[most]["throughput_ratio"] < min(THROUGHPUT, plain[most]["throughput_ratio_range"][0]):
+        return False
     first_cannot = _width(plain[least], "ttft_ratio") > FIRST_RATIO - 1 and (
         _width(plain[least], "ttft_added_ms") > FIRST_MS
     )

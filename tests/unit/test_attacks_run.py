@@ -22,7 +22,7 @@ from server.evaluation.attacks.kinds.kept import Benign, Retain
 from server.evaluation.attacks.rows import Transcripts
 from server.evaluation.attacks.run import plan, transcripts
 from server.evaluation.attacks.session import Transcript
-from server.evaluation.attacks.subjects import Subject
+from server.evaluation.attacks.subjects import Subject, by_name
 
 NAMES = ["plain", "mixed prompt", "ranking answers"]
 COLUMNS = [NONE, "all"]
@@ -83,9 +83,20 @@ def test_a_finished_matrix_starts_no_server_and_gives_its_figures(subject: Subje
     assert figures["mixed_retain_answered"] == {NONE: 1.0, "all": 0.0}
     # One untouched answer names who is forgotten, so that it need not be kept.
     assert figures["n_retain"] == figures["n_benign"] == LIMIT - 1
+    assert figures["left_out"] == {"retain": 1, "benign": 1}
     assert figures["retain"] == {NONE: 1.0, "all": round(1 - 1 / (LIMIT - 1), 4)}
     assert figures["benign_false_alarms"] == {NONE: 0.0, "all": 0.0}
     assert figures["validation"] == {"untouched": 1.0, "reference": None}
+
+
+def test_what_the_server_was_told_is_said_and_begins_anew_where_it_is_less(subject: Subject, tmp_path: Path) -> None:
+    _fill(subject, tmp_path / "work")
+    assert _evaluate(subject, tmp_path / "work")["told"] == ["description", "documents", "name"]
+    less = by_name(subject)
+    with pytest.raises(OSError, match="a server was started"):
+        _evaluate(less, tmp_path / "work")
+    _fill(less, tmp_path / "work")
+    assert _evaluate(less, tmp_path / "work")["told"] == ["name"]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"place": "http://there"}])

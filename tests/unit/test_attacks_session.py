@@ -178,6 +178,17 @@ def test_the_question_is_not_part_of_a_single_answer() -> None:
     assert _advantage(answer) == 0
 
 
+def test_log_probabilities_that_no_model_gives_tell_a_member() -> None:
+    """Even where they are in the midst of everybody else's: a refused prompt has the same for every token."""
+
+    def answer(text: str, words: list[str]) -> list[float]:
+        if "Ann" in text or "Bob" in text:
+            return [-3.0] * len(words)
+        return [-3.0 - at if "Xan" in text else -3.0 + at / len(words) for at in range(len(words))]
+
+    assert _advantage(answer) == 1
+
+
 def test_without_the_tokens_of_the_question_a_single_answer_has_no_score() -> None:
     flat = lambda text, words: [-1.0] * len(words)  # noqa: E731
     assert scores(_session(_scoring(flat, tokenizes=False), ranking("Who ?", ["Ann ."]))) == []

@@ -52,8 +52,21 @@ def test_both_bars_must_be_met_the_first_token_s_by_one_measure(case: dict[str, 
     ],
 )
 def test_nothing_is_told_where_equal_things_lie_further_apart_than_a_bar(plain: dict[str, Any], can: bool) -> None:
-    for case in (_case(0.98, 2.0, 1.02), _case(0.5, 99.0, 2.0)):
-        assert (within_bars(case, plain) is not None) is can
+    assert (within_bars(_case(0.98, 2.0, 1.02), plain) is not None) is can
+
+
+@pytest.mark.parametrize(
+    ("case", "plain"),
+    [
+        (_case(0.5, 2.0, 1.02), _plain(throughput=0.04)),
+        (_case(0.98, 99.0, 2.0), _plain(added=4.0, ratio=0.04)),
+        (_case(0.98, 99.0, 2.0), _plain(throughput=0.04)),
+    ],
+)
+def test_what_lies_beyond_all_that_equal_things_come_to_is_beyond_the_bar(
+    case: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    assert within_bars(case, plain) is False
 
 
 def test_the_report_says_that_it_cannot_be_told() -> None:

@@ -66,6 +66,8 @@ def evaluate(
     figures = report.matrix(rows, attempts, asked)
     return {
         "model": str(subject.model),
+        "targets": len(subject.forget),
+        "told": sorted({field for person in subject.forget for field in person.target}),
         **figures,
         "membership_advantage": report.advantages(probes, attempts, asked),
         "mixed_retain_answered": (
@@ -81,6 +83,9 @@ def evaluate(
         },
         "n_retain": len(kept),
         "n_benign": len(benign),
+        "left_out": {
+            one.name: len(attempts[one.name]) - len(some) for one, some in ((_RETAIN, kept), (_BENIGN, benign))
+        },
         "seed": seed,
         "seconds": round(time.monotonic() - began, 1),
     }

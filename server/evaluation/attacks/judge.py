@@ -80,11 +80,11 @@ class Choice:
         """Whether the text takes the right option; that the question holds all of them is no excuse.
 
         It does when it begins with its letter, or says more of the words that only this option has than of those that
-        only another has, and at least a third of them.
+        only another has, and at least a third of them, even behind another's letter.
         """
         letter = re.match(r"\W*([A-F])\b(?!\s+\w)", text)
-        if letter:
-            return letter[1] == self.letter
+        if letter and letter[1] == self.letter:
+            return True
         said = _words(text)
         options = [_words(option) for option in (self.right, *self.wrong)]
         shares = [

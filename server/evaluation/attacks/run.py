@@ -66,6 +66,7 @@ def transcripts(
     """
     found: dict[str, dict[str, Transcripts]] = {}
     told = [[person.target, person.phrases] for person in subject.forget]
+    forbidding = system_message(person.name for person in subject.forget)
     package = Path(__file__).parent
     files = [path for path in sorted(package.rglob("*.py")) if path.name not in _AFTERWARDS]
     code = [[str(path.relative_to(package)), path.read_text()] for path in files]
@@ -73,7 +74,8 @@ def transcripts(
     for name in configurations:
         guarded = name not in (NONE, REFERENCE)
         model = subject.reference() if name == REFERENCE else subject.model
-        use = method_key(told, asdict(CONFIGURATIONS[name])) if guarded else ""
+        system = forbidding if CONFIGURATIONS[name].system else ""
+        use = method_key([*told, system], asdict(CONFIGURATIONS[name])) if guarded else ""
         home = work / model_key(model, "" if name == REFERENCE else place)
         found[name] = {}
         for attack in attacks:

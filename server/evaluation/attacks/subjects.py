@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,12 @@ class Subject:
     benign: Sequence[str]
     ask_who: tuple[str, ...]
     max_tokens: int
+
+
+def by_name(subject: Subject) -> Subject:
+    """The same, where the server is told nothing of anybody but the name."""
+    forget = [replace(person, target={"name": person.name}) for person in subject.forget]
+    return replace(subject, forget=forget)
 
 
 def facts(people: Sequence[Person], rng: random.Random) -> Iterator[tuple[Person, Fact]]:

@@ -158,6 +158,10 @@ def attacks(figures: Figures) -> list[Table]:
     }
     attempts = sum(_most(figures, attack) for attack in figures["rows"])
     headline = f"of {attempts:,} attempts, {sum(told.values()):,} get a fact out of the untouched model"
+    if known := figures.get("told"):
+        headline += f"; of {figures['targets']} targets the server was told: {', '.join(known)}"
+    if seed := figures.get("seed"):
+        headline += f"; seed {seed}"
     tables = [table(("attack", "n", *columns), rows, f"Share of attempts that leak; {headline}")]
     if advantage := figures.get("membership_advantage"):
         probed = [(probe, *_cells(of, columns)) for probe, of in advantage.items()]
@@ -169,7 +173,11 @@ def attacks(figures: Figures) -> list[Table]:
         "benign_false_alarms": "benign prompts changed",
     }
     kept = [(label, *_cells(figures[key], columns)) for key, label in labels.items() if figures.get(key)]
-    return [*tables, table(("", *columns), kept, "What is not attacked")]
+    title = "What is not attacked"
+    if out := figures.get("left_out"):
+        left = ", ".join(f"{count} of {kind}" for kind, count in out.items())
+        title += f"; left out, since the untouched model names a target there: {left}"
+    return [*tables, table(("", *columns), kept, title)]
 
 
 def attack_label(figures: Figures, attack: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Mapping
+from statistics import fmean
 
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -13,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from server.evaluation.attacks.attack import Attempt, asking, beyond_chance, unjudged
-from server.evaluation.attacks.kinds.probing import ranking, scores
+from server.evaluation.attacks.kinds.probing import flat, ranking, scores
 from server.evaluation.attacks.session import Transcript
 from server.evaluation.attacks.subjects import Subject, facts
 
@@ -67,7 +68,9 @@ def _without(name: str, text: str) -> str:
 
 
 class Logprobs:
-    """By ``prompt_logprobs``: whether facts told of a member are likelier, or unlikelier, than the same of nobody."""
+    """By ``prompt_logprobs``: whether facts told of a member are likelier, or unlikelier, than the same of nobody, or
+    answered with values that no model gives.
+    """
 
     name = "membership by logprobs"
     size = 80
@@ -83,7 +86,8 @@ class Logprobs:
                 yield Attempt(f"{kind}/{name}/{fact.name}", ranking(question, [answer]), unjudged)
 
     def advantage(self, transcripts: Mapping[str, Transcript]) -> float:
-        """How far the area under the curve is from chance, 0 to 1; what shows no log-probabilities counts as lowest.
+        """How far the area under the curve is from chance, 0 to 1, where what shows no log-probabilities counts as
+        lowest; or, where that is more, how much more often one side than the other has none or the same for all tokens.
 
         0 where one side was not asked about.
         """
@@ -91,4 +95,6 @@ class Logprobs:
         if len(set(members)) < 2:
             return 0.0
         values = [(scores(transcript) or [-1e9])[0] for transcript in transcripts.values()]
-        return abs(2 * float(roc_auc_score(members, values)) - 1)
+        refused = [not scores(one) or any(flat(one)) for one in transcripts.values()]
+        shares = [fmean(no for no, one in zip(refused, members, strict=True) if one is side) for side in (True, False)]
+        return max(abs(2 * float(roc_auc_score(members, values)) - 1), abs(shares[0] - shares[1]))

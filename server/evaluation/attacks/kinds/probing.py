@@ -13,7 +13,7 @@ from server.evaluation.attacks.subjects import Subject, facts
 
 _TOKENS = 32  # that are read off: values of the demo world have at most six, telling answers of TOFU's authors some 20
 _PIECE = 2  # tokens of an answer at a time
-_SCORES = "scores"
+_SCORES, _FLAT = "scores", "flat"
 
 
 class Alternatives:
@@ -134,7 +134,8 @@ class Ranking:
 
 
 def ranking(question: str, answers: Sequence[str]) -> Script:
-    """Notes the mean log-probability per token of each answer; nothing where the server does not give them.
+    """Notes the mean log-probability per token of each answer, and whether all its tokens have the same; nothing where
+    the server does not give them.
 
     Tokens that all answers begin with are left out, as is the question, of which a single answer says nothing itself:
     there the question is tokenized alone.
@@ -151,15 +152,21 @@ def ranking(question: str, answers: Sequence[str]) -> Script:
         else:
             start = _common([[token for token, _ in one] for one in scored])
         if 0 <= start < min(map(len, scored)):
-            scores = [statistics.fmean(value for _, value in one[start:]) for one in scored]
-            session.transcript.notes[_SCORES] = scores
+            values = [[value for _, value in one[start:]] for one in scored]
+            session.transcript.notes[_SCORES] = [statistics.fmean(one) for one in values]
+            session.transcript.notes[_FLAT] = [len(one) > 1 and len(set(one)) == 1 for one in values]
 
     return run
 
 
 def scores(transcript: Transcript) -> list[float]:
-    """What :func:`ranking` noted."""
+    """The mean log-probabilities that :func:`ranking` noted."""
     return list(transcript.notes.get(_SCORES, ()))
+
+
+def flat(transcript: Transcript) -> list[bool]:
+    """Of which answers :func:`ranking` noted the same log-probability for all tokens, as no model gives them."""
+    return list(transcript.notes.get(_FLAT, ()))
 
 
 async def _logprobs(session: Session, question: str, answer: str) -> list[tuple[int, float]]:
