@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from guard.probe import Probe
 from guard.types import ForgetTarget, Gating
 from guard.worker.controls import mlp_input, residual
 
+#: Each twice the one before, so that the half of a strength was tried too.
 _COEFFICIENTS = (1.0, 2.0, 4.0, 8.0)
 #: What suited another target is taken over where it leaves less than this of what was said; where nothing at its layer
 #: leaves less than that, all layers are tried.
@@ -85,6 +86,35 @@ class _Edits:
         return self._switches[layer]
 
 
+class _Trials:
+    """What the edits of one target do; each is tried once."""
+
+    def __init__(self, attempted: Callable[[Choice, Gating], Awaitable[Trial]]) -> None:
+        self._attempted = attempted
+        self._trials: dict[tuple[Choice, Gating], Trial] = {}
+
+    async def of(self, choice: Choice, gating: Gating) -> Trial:
+        """The trial of one."""
+        if (choice, gating) not in self._trials:
+            self._trials[choice, gating] = await self._attempted(choice, gating)
+        return self._trials[choice, gating]
+
+    async def left_by_half(self, choice: Choice) -> float:
+        """What the edit for flagged requests leaves of old answers at half its strength, 0 to 1.
+
+        Few questions are tried. One that would do with half leads the answers to other questions too; and where only
+        flagged requests are led, it harms nobody else's.
+        """
+        if choice.coefficient == _COEFFICIENTS[0]:
+            return 1.0
+        return (await self.of(replace(choice, coefficient=choice.coefficient / 2), Gating.GATED)).left
+
+    async def score(self, choice: Choice, gating: Gating) -> float:
+        """Higher is better."""
+        score = (await self.of(choice, gating)).score(gating)
+        return score - await self.left_by_half(choice) if gating is Gating.GATED else score
+
+
 class LunarFit:
     """Fits targets on one model; what suits one is tried first on the next."""
 
@@ -104,17 +134,14 @@ class LunarFit:
         tensors: dict[str, torch.Tensor] = {}
         settings: dict[str, Any] = {"direction": "unanswerable" if grounds.refuses else "opening"}
         report: dict[str, Any] = {"questions": asked.asked, "known": asked.known}
-        trials: dict[tuple[Choice, Gating], Trial] = {}
 
-        async def tried(choice: Choice, gating: Gating) -> Trial:
-            if (choice, gating) not in trials:
-                progress(f"{gating}: layer {choice.layer}, coefficient {choice.coefficient:g}", 0.5)
-                edit = await edits.of(choice, gating)
-                trials[choice, gating] = await attempt(self._probe, edit, grounds, asked.held, asked.said)
-            return trials[choice, gating]
+        async def attempted(choice: Choice, gating: Gating) -> Trial:
+            progress(f"{gating}: layer {choice.layer}, coefficient {choice.coefficient:g}", 0.5)
+            return await attempt(self._probe, await edits.of(choice, gating), grounds, asked.held, asked.said)
 
+        trials = _Trials(attempted)
         for gating in Gating:
-            choice = await self._chosen(edits, gating, tried)
+            choice = await self._chosen(edits, gating, trials)
             if choice is None:
                 report[gating] = {"because": _CANNOT_TELL}
                 continue
@@ -124,22 +151,24 @@ class LunarFit:
             settings[gating] = {"layer": choice.layer, "coefficient": choice.coefficient}
             if gating is Gating.ALWAYS:
                 settings[gating]["floor"] = round((await edits.switch(choice.layer)).floor, 3)
-            report[gating] = trials[choice, gating].report()
+            report[gating] = (await trials.of(choice, gating)).report()
+            if gating is Gating.GATED:
+                report[gating]["target_left_by_half"] = round(await trials.left_by_half(choice), 3)
         report["seconds"] = round(time.monotonic() - began, 2)
         return Artifact("lunar", self._probe.model, settings, report, tensors)
 
-    async def _chosen(
-        self, edits: _Edits, gating: Gating, tried: Callable[[Choice, Gating], Awaitable[Trial]]
-    ) -> Choice | None:
+    async def _chosen(self, edits: _Edits, gating: Gating, trials: _Trials) -> Choice | None:
         """The best edit; None where it would have to be always on and no layer tells the target from others."""
 
         async def best(choices: Iterable[Choice]) -> Choice:
-            scores = {choice: (await tried(choice, gating)).score(gating) for choice in choices}
+            scores = {choice: await trials.score(choice, gating) for choice in choices}
             return max(scores, key=scores.__getitem__)
 
         async def is_good(choice: Choice, most: float) -> bool:
-            trial = await tried(choice, gating)
-            return trial.left < most and (gating is Gating.GATED or trial.others_left > _KEPT)
+            trial = await trials.of(choice, gating)
+            if gating is Gating.ALWAYS:
+                return trial.left < most and trial.others_left > _KEPT
+            return trial.left < most and await trials.left_by_half(choice) < _ENOUGH
 
         layers = candidates(self._probe.layers)
         suited = self._suited.get(gating)

@@ -163,6 +163,12 @@ async def test_auto_is_what_was_measured_to_be_best(guarded, recipe, person, ten
     assert await _answers(guarded, prompts) == told
 
 
+async def test_the_edit_for_flagged_requests_would_do_with_half_its_strength(guarded, compiled):
+    """What was just enough for the few questions that are tried left two of these 28 answers as they were."""
+    fitted = await guarded.means.artifacts.get(compiled, "lunar")
+    assert fitted.report["gated"]["target_left_by_half"] <= _LEFT
+
+
 async def test_an_edit_that_cannot_tell_its_target_from_others_is_for_flagged_requests_only(
     engine, guarded, recipe, person, tenant, compiled
 ):
