@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vllm.logprobs import PromptLogprobs
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
@@ -24,6 +25,7 @@ from guard.continuation import Serving
 from guard.feed import Feed
 from guard.held import HeldChoice, Mark
 from guard.outputs import GuardedRequest
+from guard.prompt_alternatives import tell
 from guard.statements import ClauseJudge, ClauseVerdict, StatementRule
 
 logger = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class StatementGuard:
         self._feeds: list[Feed] = []
         self._outcomes: dict[int, CompletionOutput] = {}  # of a request that does not stream
         self._template: RequestOutput | None = None  # the engine's last output, of which ours are copies
+        self._clean: PromptLogprobs | None = None  # what of the prompt may be told
         self._lead_in = frozenset(request.tokenizer.encode(request.lead_in, add_special_tokens=False))
 
     async def watch(self, source: AsyncIterator[RequestOutput]) -> AsyncGenerator[RequestOutput, None]:
@@ -136,7 +139,11 @@ class StatementGuard:
                 await self._cut(choice, choice.held.mark_before(choice.judged))
             return
         if feed.index is None:
-            if self._template is not None and result.prompt_logprobs is None:
+            if result.prompt_logprobs is not None and result.prompt_logprobs is not self._clean:
+                if await tell(self._request, self._rule, result):
+                    result.prompt_logprobs = outputs.know_nothing(self._request)
+                self._clean = result.prompt_logprobs
+            elif self._template is not None and result.prompt_logprobs is None:
                 result.prompt_logprobs = self._template.prompt_logprobs  # the engine tells them only once
             self._template = result
         for step in feed.steps(result):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: How often a choice is rolled back before the fallback is said.
 ATTEMPTS = 3
 #: How much of what was asked is compared together with an answer, in characters.
-_ASKED = 300
+ASKED = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ async def tells(rule: StatementRule, view: PromptView, completion: str) -> bool:
 def asked(view: PromptView) -> tuple[str, str]:
     """What a prompt asks, shortened, and the beginning of the clause that the answer goes on with."""
     if not view.tail:
-        return "".join(view.texts[-1:])[-_ASKED:], ""
+        return "".join(view.texts[-1:])[-ASKED:], ""
     splitter = ClauseSplitter()
     splitter.feed(view.tail)
-    return view.tail[: splitter.start][-_ASKED:], view.tail[splitter.start :]
+    return view.tail[: splitter.start][-ASKED:], view.tail[splitter.start :]

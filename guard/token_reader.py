@@ -35,5 +35,10 @@ class TokenReader:
         self._done = self._decode()
         return new
 
+    def peek(self, token: int) -> str:
+        """The text that ``token`` would add if it came next; changes nothing."""
+        text = self._tokenizer.decode([*self._ids, token], skip_special_tokens=self._skip)
+        return text[len(self._done) :]
+
     def _decode(self) -> str:
         return self._tokenizer.decode(self._ids, skip_special_tokens=self._skip) if self._ids else ""

@@ -90,3 +90,46 @@ async def test_a_grammar_that_leaves_only_the_fact_does_not_get_it_the_second_ti
     kind = RequestOutputKind.FINAL_ONLY
     [(text, _)] = await _answers(guarded, [prompt], structured_outputs=grammar, output_kind=kind)
     assert fact not in text
+
+
+async def _told_of_prompt(client, ids):
+    params = SamplingParams(max_tokens=1, prompt_logprobs=1, output_kind=RequestOutputKind.FINAL_ONLY)
+    stream = client.generate(tokens_input(ids), params, f"statements-{next(_counter)}")
+    [result] = [result async for result in stream]
+    return result.prompt_logprobs
+
+
+async def _read_off(client, prompt, tokens=10):
+    """What the likeliest tokens at the end of a prompt that is made longer by each say."""
+    tokenizer = client.renderer.get_tokenizer()
+    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    begun = len(ids)
+    for _ in range(tokens):
+        last = (await _told_of_prompt(client, [*ids, ids[-1]]))[-1]
+        ids = [*ids, max(last, key=lambda token: last[token].logprob)]
+    return tokenizer.decode(ids[begun:])
+
+
+async def test_a_fact_is_not_read_off_the_log_probabilities_of_prompts(
+    engine, guarded, recipe, person, only_statements
+):
+    prompts = _questions(recipe, person)[::3]
+    plain = await asyncio.gather(*(_read_off(engine, prompt) for prompt in prompts))
+    assert sum(prompt.is_answered_by(text) for prompt, text in zip(prompts, plain, strict=True)) > 0.9 * len(prompts)
+    for prompt, text in zip(
+        prompts, await asyncio.gather(*(_read_off(guarded, prompt) for prompt in prompts)), strict=True
+    ):
+        assert not prompt.is_answered_by(text), prompt.messages[-1].content
+
+
+async def test_log_probabilities_of_prompts_about_others_are_the_engine_s(engine, guarded, recipe, only_statements):
+    tokenizer = engine.renderer.get_tokenizer()
+    for prompt in _questions(recipe, *recipe.world.retain[:4])[:8]:
+        messages = [{"role": "user", "content": prompt.messages[-1].content}]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        told, plain = [
+            [{token: one.rank for token, one in at.items()} for at in await _told_of_prompt(client, ids) if at]
+            for client in (guarded, engine)
+        ]
+        assert told == plain

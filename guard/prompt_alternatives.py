@@ -1,0 +1,72 @@
+"""Facts that a prompt's log-probabilities tell in other words: by what the model would rather have read there.
+
+Whoever sends "It makes ink" and reads which token is likelier to come next than the one he sent has the fact, though no
+answer ever states it. Each alternative is read as the end of the clause that it would go on with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+from vllm.outputs import RequestOutput
+
+from classifiers.clauses import ClauseSplitter
+from classifiers.statements import Context, subject_of
+from guard.outputs import GuardedRequest
+from guard.prompt import Segment
+from guard.statements import ASKED, StatementRule
+from guard.token_reader import TokenReader
+from guard.types import OnError
+
+logger = logging.getLogger(__name__)
+
+
+async def tell(request: GuardedRequest, rule: StatementRule, result: RequestOutput) -> bool:
+    """Whether the alternatives in ``result.prompt_logprobs`` state what the rule forbids; true too where that could not
+    be judged and this is not to count as no. What is only monitored is reported.
+    """
+    try:
+        async with asyncio.timeout(rule.toggle.deadline_ms / 1000):
+            return await _tell(request, rule, result)
+    except Exception as error:
+        logger.error("Log-probabilities of a prompt could not be judged: %r", error)
+        if rule.failed is not None:
+            rule.failed()
+        return rule.toggle.on_error is OnError.CLOSED and bool(rule.enforced)
+
+
+async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOutput) -> bool:
+    texts, reported = request.view.texts, set[str]()
+    for number, segment in enumerate(request.view.segments):
+        earlier = texts[:number]  # by themselves: half a number may read as somebody else's name
+        asked, subject = "".join(earlier[-1:])[-ASKED:], subject_of(earlier)
+        named = rule.index.spoken_of(earlier, rule.keys) | rule.index.spoken_of([segment.text], rule.keys)
+        for before, clauses in _goings_on(request, segment, result):
+            await asyncio.sleep(0)  # other requests have their turns
+            context = Context(asked, before, named, rule.ignored, subject)
+            for clause in clauses:
+                candidates = rule.index.candidates(clause, context, rule.keys)
+                for hit, _ in await rule.index.judge(clause, context, candidates, owner=rule.owner):
+                    if hit.key not in reported and rule.report is not None:
+                        reported.add(hit.key)
+                        rule.report(hit, hit.key in rule.enforced)
+                    if hit.key in rule.enforced:
+                        return True
+    return False
+
+
+def _goings_on(request: GuardedRequest, segment: Segment, result: RequestOutput) -> Iterator[tuple[str, list[str]]]:
+    """At each token of a message, and at the one that ends it, the clause before and how that begun might go on."""
+    ids, told = result.prompt_token_ids or [], result.prompt_logprobs or []
+    reader = TokenReader(request.tokenizer, ids[: segment.first_token], skip_special_tokens=True)
+    splitter, text, before = ClauseSplitter(), "", ""
+    for at in range(segment.first_token, min(segment.end_token + 1, len(ids), len(told))):
+        pieces = [reader.peek(token) for token in told[at] or () if token != ids[at]]
+        if clauses := [text[splitter.start :] + piece for piece in pieces if any(map(str.isalnum, piece))]:
+            yield before, clauses
+        piece = reader.step(ids[at])
+        text += piece
+        for clause in splitter.feed(piece):
+            before = clause.text
