@@ -43,10 +43,13 @@ async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOut
         earlier = texts[:number]  # by themselves: half a number may read as somebody else's name
         asked, subject = "".join(earlier[-1:])[-ASKED:], subject_of(earlier)
         named = rule.index.spoken_of(earlier, rule.keys) | rule.index.spoken_of([segment.text], rule.keys)
-        for before, clauses in _goings_on(request, segment, result):
+        for before, begun, pieces in _goings_on(request, segment, result):
             await asyncio.sleep(0)  # other requests have their turns
             context = Context(asked, before, named, rule.ignored, subject)
-            for clause in clauses:
+            telling = bool(named) or _may_tell(rule, begun)
+            for clause in (begun + piece for piece in pieces):
+                if not telling and not _may_tell(rule, clause[clause.rfind(" ") + 1 :]):
+                    continue  # most: a client may ask for twenty alternatives to each of thousands of tokens
                 candidates = rule.index.candidates(clause, context, rule.keys)
                 for hit, _ in await rule.index.judge(clause, context, candidates, owner=rule.owner):
                     if hit.key not in reported and rule.report is not None:
@@ -57,15 +60,21 @@ async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOut
     return False
 
 
-def _goings_on(request: GuardedRequest, segment: Segment, result: RequestOutput) -> Iterator[tuple[str, list[str]]]:
-    """At each token of a message, and at the one that ends it, the clause before and how that begun might go on."""
+def _may_tell(rule: StatementRule, begun: str) -> bool:
+    return rule.index.untold(begun, rule.keys) < len(begun)
+
+
+def _goings_on(
+    request: GuardedRequest, segment: Segment, result: RequestOutput
+) -> Iterator[tuple[str, str, list[str]]]:
+    """At each token of a message, and at the one that ends it: the clause before, that begun, and the alternatives."""
     ids, told = result.prompt_token_ids or [], result.prompt_logprobs or []
     reader = TokenReader(request.tokenizer, ids[: segment.first_token], skip_special_tokens=True)
     splitter, text, before = ClauseSplitter(), "", ""
     for at in range(segment.first_token, min(segment.end_token + 1, len(ids), len(told))):
         pieces = [reader.peek(token) for token in told[at] or () if token != ids[at]]
-        if clauses := [text[splitter.start :] + piece for piece in pieces if any(map(str.isalnum, piece))]:
-            yield before, clauses
+        if pieces := [piece for piece in pieces if any(map(str.isalnum, piece))]:
+            yield before, text[splitter.start :], pieces
         piece = reader.step(ids[at])
         text += piece
         for clause in splitter.feed(piece):
