@@ -69,9 +69,11 @@ def _goings_on(
 ) -> Iterator[tuple[str, str, list[str]]]:
     """At each token of a message, and at the one that ends it: the clause before, that begun, and the alternatives."""
     ids, told = result.prompt_token_ids or [], result.prompt_logprobs or []
-    reader = TokenReader(request.tokenizer, ids[: segment.first_token], skip_special_tokens=True)
+    longer = len(ids) - len(request.token_ids)  # by what an intervention put before it
+    first, end = max(0, segment.first_token + longer), min(segment.end_token + longer + 1, len(ids), len(told))
+    reader = TokenReader(request.tokenizer, ids[:first], skip_special_tokens=True)
     splitter, text, before = ClauseSplitter(), "", ""
-    for at in range(segment.first_token, min(segment.end_token + 1, len(ids), len(told))):
+    for at in range(first, end):
         pieces = [reader.peek(token) for token in told[at] or () if token != ids[at]]
         if pieces := [piece for piece in pieces if any(map(str.isalnum, piece))]:
             yield before, text[splitter.start :], pieces

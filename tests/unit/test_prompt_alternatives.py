@@ -76,6 +76,16 @@ async def test_a_fact_that_comes_next_is_told(tokenizer: Any, index: StatementIn
     assert seen[0] == (VESPER.key, True)
 
 
+async def test_it_is_told_behind_what_an_intervention_put_before_the_prompt(
+    tokenizer: Any, index: StatementIndex
+) -> None:
+    *begun, end = _begun(tokenizer, ASKED, "She plays the bassoon")
+    sent = [*begun, begun[-1]]
+    served = [*chat(tokenizer, "Say nothing of anybody."), *sent]
+    result = _result(served, {len(served) - 1: [end]})
+    assert await tell(request_of(tokenizer, sent, prompt_logprobs=1), _rule(index), result)
+
+
 @pytest.mark.parametrize("ends", [" violin", " ball", " lottery"])
 async def test_what_is_no_fact_is_not(tokenizer: Any, index: StatementIndex, ends: str) -> None:
     assert not await _tells(tokenizer, _rule(index), "What does Tom like?", "He plays the", ends)
