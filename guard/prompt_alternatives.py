@@ -18,7 +18,6 @@ from guard.outputs import GuardedRequest
 from guard.prompt import Segment
 from guard.statements import ASKED, StatementRule
 from guard.token_reader import TokenReader
-from guard.types import OnError
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +26,8 @@ async def tell(request: GuardedRequest, rule: StatementRule, result: RequestOutp
     """Whether the alternatives in ``result.prompt_logprobs`` state what the rule forbids; true too where that could not
     be judged and this is not to count as no. What is only monitored is reported.
     """
+    if not any(len(at or ()) > 1 for at in result.prompt_logprobs or ()):
+        return False  # the tokens that were sent and nothing else, as where prompts are scored
     try:
         async with asyncio.timeout(rule.toggle.deadline_ms / 1000):
             return await _tell(request, rule, result)
@@ -34,7 +35,7 @@ async def tell(request: GuardedRequest, rule: StatementRule, result: RequestOutp
         logger.error("Log-probabilities of a prompt could not be judged: %r", error)
         if rule.failed is not None:
             rule.failed()
-        return rule.toggle.on_error is OnError.CLOSED and bool(rule.enforced)
+        return rule.closed
 
 
 async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOutput) -> bool:
@@ -51,12 +52,8 @@ async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOut
                 if not telling and not _may_tell(rule, clause[clause.rfind(" ") + 1 :]):
                     continue  # most: a client may ask for twenty alternatives to each of thousands of tokens
                 candidates = rule.index.candidates(clause, context, rule.keys)
-                for hit, _ in await rule.index.judge(clause, context, candidates, owner=rule.owner):
-                    if hit.key not in reported and rule.report is not None:
-                        reported.add(hit.key)
-                        rule.report(hit, hit.key in rule.enforced)
-                    if hit.key in rule.enforced:
-                        return True
+                if rule.note(await rule.index.judge(clause, context, candidates, owner=rule.owner), reported):
+                    return True
     return False
 
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from classifiers.clauses import Clause, ClauseSplitter, split_clauses
 from classifiers.results import Hit
-from classifiers.statement_index import Candidate, StatementIndex
+from classifiers.statement_index import Candidate, Stated, StatementIndex
 from classifiers.statements import Context, repeats, subject_of
 from guard import metrics
 from guard.detection import Detection
@@ -59,6 +59,21 @@ class StatementRule:
     def keys(self) -> frozenset[str]:
         """All targets that are looked for."""
         return self.enforced | self.monitored
+
+    @property
+    def closed(self) -> bool:
+        """Whether what could not be judged must not leave."""
+        return self.toggle.on_error is OnError.CLOSED and bool(self.enforced)
+
+    def note(self, found: Iterable[Stated], reported: set[str]) -> bool:
+        """Report what was found of targets that are not in ``reported`` yet; whether any of it must not leave."""
+        forbidden = False
+        for hit, _ in found:
+            forbidden |= hit.key in self.enforced
+            if hit.key not in reported and self.report is not None:
+                reported.add(hit.key)
+                self.report(hit, hit.key in self.enforced)
+        return forbidden
 
 
 class ClauseVerdict(Enum):
@@ -154,17 +169,11 @@ class ClauseJudge:
             logger.error("A clause could not be judged: %r", error)
             if rule.failed is not None:
                 rule.failed()
-            closed = rule.toggle.on_error is OnError.CLOSED and bool(rule.enforced)
-            return ClauseVerdict.UNAVAILABLE if closed else ClauseVerdict.CLEAR
+            return ClauseVerdict.UNAVAILABLE if rule.closed else ClauseVerdict.CLEAR
         finally:
             metrics.CLAUSE_SECONDS.observe(time.perf_counter() - began)
-        for hit, told in found:
-            if hit.key in rule.enforced:
-                self._taken_back.append(told)
-            if hit.key not in self._reported and rule.report is not None:
-                self._reported.add(hit.key)
-                rule.report(hit, hit.key in rule.enforced)
-        return ClauseVerdict.STATED if any(hit.key in rule.enforced for hit, _ in found) else ClauseVerdict.CLEAR
+        self._taken_back += [told for hit, told in found if hit.key in rule.enforced]
+        return ClauseVerdict.STATED if rule.note(found, self._reported) else ClauseVerdict.CLEAR
 
 
 def statement_rule(
