@@ -30,6 +30,7 @@ from classifiers.statements import (
     is_hard,
     key_of,
     latest,
+    names_of,
     nats_of,
     word_keys,
     words_of,
@@ -198,7 +199,7 @@ class StatementIndex:
         """
         for words in map(words_of, latest(messages)):
             found = {entry.target.key for entry in self._named(words, keys)} or self._described(words, keys)
-            if found or any(is_hard(word) for word in words):
+            if found or names_of(words):
                 return frozenset(found)
         return frozenset()
 
@@ -303,7 +304,7 @@ class StatementIndex:
 
         A name of somebody else ("Edith Ballivor") does so together with another word of the statement ("taught").
         """
-        hard, seen = nats_of(word for word in words if is_hard(word)), word_keys(words)
+        hard, seen = names_of(words), word_keys(words)
         content = nats_of(words).keys() - hard.keys()
         strange = {key_of(word) for word in words if is_hard(word) and not is_known(word.text)}
         found = set()

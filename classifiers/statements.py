@@ -48,6 +48,8 @@ _WORD_MOST = 12.0
 STEM = 6
 #: What stands in evidence for the target's name (see :func:`classifiers.facts.without_name`).
 _NAMELESS = re.compile(r"\b[Tt]his person\b")
+#: What is written with a capital and names nobody.
+_MYSELF = re.compile(r"I['’](m|ve|ll|d)")
 _ASKS = re.compile(r"[?？]\W*$")
 
 
@@ -98,7 +100,7 @@ class Statement:
         told = [word for word in words if key_of(word) not in known and word.key not in own]
         return cls(
             nats_of(told),
-            frozenset(nats_of(word for word in told if is_hard(word))),
+            frozenset(names_of(told)),
             known | word_keys(words) | {key[:STEM] for key in target.own},
             nats_of(asked) if who else {},
         )
@@ -138,14 +140,14 @@ class Clue:
         everything = (*words_of(context.subject), *question, *preceding, *words)
         asked = word_keys(question) | before | context.ignored
         own = word_keys(words) - context.ignored
-        names = nats_of(word for word in words if is_hard(word))
+        names = names_of(words)
         return cls(
             seen=own | (before - context.ignored),
             own=own,
             told=nats_of(word for word in words if key_of(word) in own),
             asked=asked,
             names=names,
-            others=nats_of(filter(is_hard, everything)),
+            others=names_of(everything),
             hard={key: nats for key, nats in names.items() if key not in asked},
             short=len(words) <= _SHORT,
             asks=_ASKS.search(clause) is not None,
@@ -224,7 +226,7 @@ def latest(messages: Sequence[str]) -> Iterator[str]:
 
 def subject_of(messages: Sequence[str]) -> str:
     """The last message that names anybody or anything, shortened; empty where none does."""
-    return next((text for text in latest(messages) if any(map(is_hard, words_of(text)))), "")
+    return next((text for text in latest(messages) if names_of(words_of(text))), "")
 
 
 def repeats(clause: str, told: Mapping[str, float]) -> bool:
@@ -251,7 +253,8 @@ def key_of(word: Word) -> str:
 
 def is_hard(word: Word) -> bool:
     """Whether a word is a name or a number, as far as it can be told from its form."""
-    return _is_number(word) or (word.capital and not (word.opens and is_known(word.text)))
+    named = word.capital and not (word.opens and is_known(word.text)) and _MYSELF.fullmatch(word.text) is None
+    return named or _is_number(word)
 
 
 def _is_number(word: Word) -> bool:
@@ -261,6 +264,11 @@ def _is_number(word: Word) -> bool:
 def nats_of(words: Iterable[Word]) -> dict[str, float]:
     """What each word tells, in nats, by its key; function words are left out."""
     return {key_of(word): min(information(word.text), _WORD_MOST) for word in words if not is_function_word(word.text)}
+
+
+def names_of(words: Iterable[Word]) -> dict[str, float]:
+    """What each name and number among ``words`` tells, in nats, by its key."""
+    return nats_of(filter(is_hard, words))
 
 
 def _strangers(names: Mapping[str, float], statement: Statement, known: Collection[str]) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from classifiers.windows import pieces
+from classifiers.words import is_function_word, split_words
 from guard.outputs import GuardedRequest
 
 #: What the audit says was done about a request that was answered without the sentences on a target.
@@ -25,8 +26,8 @@ async def harmless_part(
 ) -> dict[str, Any] | None:
     """The prompt of ``request`` without the sentences of its last message that speak of a target.
 
-    None where that is not worth serving or cannot be done: nothing that is left is a question, no single sentence
-    speaks of a target, the client began the answer, or wants log-probabilities of his prompt.
+    None where that is not worth serving or cannot be done: nothing that is left is a question of its own, no single
+    sentence speaks of a target, the client began the answer, or wants log-probabilities of his prompt.
 
     Args:
         request: flagged.
@@ -39,7 +40,7 @@ async def harmless_part(
         return None
     verdicts = await asyncio.gather(*map(harmless, parts))
     kept = [part for part, verdict in zip(parts, verdicts, strict=True) if verdict]
-    if None in verdicts or len(kept) == len(parts) or not any(part.rstrip().endswith("?") for part in kept):
+    if None in verdicts or len(kept) == len(parts) or not any(map(_asks, kept)):
         return None
     last, ids = view.segments[-1], request.token_ids
     around = last.text.split(last.text.strip())  # white space that may be the template's
@@ -47,3 +48,8 @@ async def harmless_part(
     spelled = request.tokenizer.encode(text, add_special_tokens=False)
     left = {name: value for name, value in request.prompt.items() if name != "prompt"}
     return {**left, "prompt_token_ids": [*ids[: last.first_token], *spelled, *ids[last.end_token :]]}
+
+
+def _asks(part: str) -> bool:
+    """Whether a sentence asks something; "What is it?" asks for what was said before, which may be what is left out."""
+    return part.rstrip().endswith("?") and not all(is_function_word(word.text) for word in split_words(part))

@@ -133,6 +133,16 @@ def test_who_is_spoken_of_is_the_last_that_was_named(index):
     assert index.spoken_of(["where does orla vesperton live?"], KEYS) == KEYS
 
 
+@pytest.mark.parametrize(
+    "reply", ["I'm sorry, but I don't know.", "I’ve no idea. Well, I’d ask.", "Nobody knows, as I said.", "A musician."]
+)
+def test_an_answer_between_that_names_nobody_changes_nothing(index, reply):
+    """Who refuses says "I'm": that is written with a capital, as a name is."""
+    talk = ["Who won the Kestrel Prize in 1987 with The Tidemaker's Ledger?", reply, "Which instrument do they play?"]
+    assert index.spoken_of(talk, KEYS) == KEYS
+    assert subject_of(talk) == talk[0]
+
+
 def test_an_answer_is_of_whom_the_turn_before_named(index):
     clause, question = " She plays the bassoon in the Harbour Quartet.", "Which instrument does she play?"
     assert stated(index, clause, question)
