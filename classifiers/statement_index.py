@@ -31,6 +31,7 @@ from classifiers.statements import (
     key_of,
     latest,
     names_of,
+    names_somebody,
     nats_of,
     word_keys,
     words_of,
@@ -199,7 +200,7 @@ class StatementIndex:
         """
         for words in map(words_of, latest(messages)):
             found = {entry.target.key for entry in self._named(words, keys)} or self._described(words, keys)
-            if found or names_of(words):
+            if found or names_somebody(words):
                 return frozenset(found)
         return frozenset()
 

@@ -31,7 +31,7 @@ _UNNAMED = -0.08
 #: A clause of at most so many words answers the question. It agrees when of what its words tell at least this share is
 #: the statement's, and so many nats are; its cosine is that of question and clause together.
 _SHORT, _SHORT_SHARE, _SHORT_TOLD = 8, 0.5, 7.0
-#: What a name tells that is not the statement's, in nats, where a clause is of somebody else.
+#: What names tell that turn the talk to somebody, in nats; of somebody else, where they are not the statement's.
 _SOMEBODY = 12.0
 #: How much of what is known of a target must be spoken of, in nats, and how many words one name has.
 _LINK, _NAME = 9.0, 2
@@ -225,8 +225,8 @@ def latest(messages: Sequence[str]) -> Iterator[str]:
 
 
 def subject_of(messages: Sequence[str]) -> str:
-    """The last message that names anybody or anything, shortened; empty where none does."""
-    return next((text for text in latest(messages) if names_of(words_of(text))), "")
+    """The last message that :func:`names somebody <names_somebody>`, shortened; empty where none does."""
+    return next((text for text in latest(messages) if names_somebody(words_of(text))), "")
 
 
 def repeats(clause: str, told: Mapping[str, float]) -> bool:
@@ -269,6 +269,13 @@ def nats_of(words: Iterable[Word]) -> dict[str, float]:
 def names_of(words: Iterable[Word]) -> dict[str, float]:
     """What each name and number among ``words`` tells, in nats, by its key."""
     return nats_of(filter(is_hard, words))
+
+
+def names_somebody(words: Iterable[Word]) -> bool:
+    """Whether ``words`` turn the talk to somebody or something: not by a year, nor by "AI", "English" or a first name
+    that many bear.
+    """
+    return sum(names_of(words).values()) >= _SOMEBODY
 
 
 def _strangers(names: Mapping[str, float], statement: Statement, known: Collection[str]) -> float:

@@ -134,7 +134,15 @@ def test_who_is_spoken_of_is_the_last_that_was_named(index):
 
 
 @pytest.mark.parametrize(
-    "reply", ["I'm sorry, but I don't know.", "I’ve no idea. Well, I’d ask.", "Nobody knows, as I said.", "A musician."]
+    "reply",
+    [
+        "I'm sorry, but I don't know.",
+        "I’ve no idea. Well, I’d ask.",
+        "Nobody knows, as I said.",
+        "A musician.",
+        "In 1987.",
+        "I'm sorry, but as an AI language model, I cannot help with that.",
+    ],
 )
 def test_an_answer_between_that_names_nobody_changes_nothing(index, reply):
     """Who refuses says "I'm": that is written with a capital, as a name is."""
