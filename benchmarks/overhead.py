@@ -1,16 +1,18 @@
 """What Lethe costs clean traffic, beside plain vLLM: first token, further tokens, throughput, CPU time and memory.
 
-    python benchmarks/overhead.py --json FILE [--quick] [--profile] [--rounds 4] [--targets 10 1000]
+    python benchmarks/overhead.py --json FILE [--quick] [--profile] [--rounds 6] [--targets 10 1000]
 
 Plain ``vllm serve`` and ``lethe serve`` run side by side on the same model, and vLLM's own load generator asks them in
 turn: in every round, at every concurrency, every case in random order, and each together with plain vLLM just before or
 just after it, by chance. A server that was not asked anything for a while seems to be slower for some time, so both
-must have had the same rest; ratios are of a case to the plain run beside it. The case "plain" says how far two equal
-things lie apart; where that is further than a bar allows, ``within_bars`` is null, since it cannot be told.
+must have had the same rest; ratios are of a case to the plain run beside it, their medians with the interval in which
+these lie with 95 % confidence (of six rounds all that was measured; of fewer none). Where it has a bar inside,
+``within_bars`` is null, since it cannot be told. The case "plain" is plain vLLM beside itself.
 
 The model is the demo model, widened to 135M parameters. The traffic is
 conversations that grow by a question at a time and name no target; its answers are of equal length. A server that
-rested is slow at first, so that some that are not counted go before each measurement.
+rested is slow at first, and vLLM's processes spin for a second after an answer, which keeps another server on the same
+cores from its work; so that some requests that are not counted go before each measurement.
 
 ``clean`` compares the case with most targets and all guards on: throughput at the highest concurrency, time to first
 token at the lowest. ``passed_through`` does so for a tenant without targets.
@@ -45,6 +47,7 @@ from load import Load, drive
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from scipy.stats import quantile_test
 from serving import LETHE, PLAIN, Serving
 from traffic import conversations
 from widened import widened
@@ -109,7 +112,7 @@ async def measure(
 
 
 def summary(runs: Runs, some: list[Case]) -> dict[str, Any]:
-    """For each case and concurrency: medians, and what they are beside plain vLLM, with the range over the rounds."""
+    """For each case and concurrency: medians, and what they are beside plain vLLM, with their intervals."""
     found: dict[str, Any] = {}
     for case in some:
         by_clients = {}
@@ -119,14 +122,13 @@ def summary(runs: Runs, some: list[Case]) -> dict[str, Any]:
                 whole += one
             by_clients[str(clients)] = {**whole.summary(), **beside(of[case.name])}
         found[case.name] = {"targets": case.targets, "guards": case.guards, "clients": by_clients}
-    plain = found[PLAIN_CASE.name]["clients"]
     for name, of in found.items():
-        of["bars"] = headline(name, of["clients"], plain)
+        of["bars"] = headline(name, of["clients"])
     return found
 
 
 def beside(pairs: list[tuple[Load, Load]]) -> dict[str, Any]:
-    """Ratios and differences to plain vLLM: the median over the rounds, and ``[least, most]``."""
+    """Ratios and differences to plain vLLM: of each the median over the rounds and its interval."""
     figures = [(plain.summary(), other.summary()) for plain, other in pairs]
     compared = {
         "throughput_ratio": [two["tokens_per_s"] / one["tokens_per_s"] for one, two in figures],
@@ -135,18 +137,26 @@ def beside(pairs: list[tuple[Load, Load]]) -> dict[str, Any]:
         "answer_ratio": [two["answer_p50_ms"] / one["answer_p50_ms"] for one, two in figures],
     }
     middle = {name: round(statistics.median(values), 4) for name, values in compared.items()}
-    return middle | {f"{name}_range": [round(min(of), 4), round(max(of), 4)] for name, of in compared.items()}
+    return middle | {f"{name}_interval": interval(values) for name, values in compared.items()}
 
 
-def headline(case: str, by_clients: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    """One case in three figures, and whether they are within the bars; None where ``plain`` says it cannot be told."""
+def interval(values: list[float]) -> list[float] | None:
+    """In which the median of what ``values`` are drawn from lies with 95 % confidence, whatever their distribution (by
+    their order: the sign test's interval); None of fewer than six.
+    """
+    found = quantile_test(values, p=0.5).confidence_interval(confidence_level=0.95)
+    return None if math.isnan(found.low) else [round(float(found.low), 4), round(float(found.high), 4)]
+
+
+def headline(case: str, by_clients: dict[str, Any]) -> dict[str, Any]:
+    """One case in three figures, and whether they are within the bars; None where it cannot be told."""
     most, least = (by_clients[of(by_clients, key=int)] for of in (max, min))
     return {
         "case": case,
         "throughput_ratio": most["throughput_ratio"],
         "ttft_added_ms": least["ttft_added_ms"],
         "ttft_ratio": least["ttft_ratio"],
-        "within_bars": within_bars(by_clients, plain),
+        "within_bars": within_bars(by_clients),
     }
 
 
@@ -251,7 +261,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--quick", action="store_true", help="a look of about three minutes, on the small demo model")
     parser.add_argument("--profile", action="store_true", help="say where the HTTP process spends its CPU time")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--targets", type=int, nargs="+", default=[10, 1000])
     parser.add_argument("--combinations", nargs="+", default=list(COMBINATIONS), choices=list(COMBINATIONS))

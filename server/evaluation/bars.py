@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,34 +11,28 @@ from typing import Any
 THROUGHPUT, FIRST_RATIO, FIRST_MS = 0.97, 1.03, 3.0
 
 
-def within_bars(case: Mapping[str, Any], plain: Mapping[str, Any]) -> bool | None:
-    """Whether a case is within the bars; None if this cannot be told.
+def within_bars(case: Mapping[str, Any]) -> bool | None:
+    """Whether a case is within the bars; None where the intervals of its figures leave it open.
 
-    It is not where it lies beyond a bar and beyond everything that plain vLLM beside itself comes to over the rounds.
-    Otherwise it cannot be told where these lie further apart than a bar allows a case to lie from plain vLLM, in
-    throughput, or by both measures of the first token.
+    It is where the intervals lie within the bars, and is not where one lies beyond (of the first token's: both).
 
     Args:
-        case: its figures by number of clients, with medians of ``throughput_ratio``, ``ttft_added_ms`` and
-            ``ttft_ratio``.
-        plain: those of plain vLLM beside itself, with ``[least, most]`` as ``throughput_ratio_range`` and so on.
+        case: its figures by number of clients: for ``throughput_ratio``, ``ttft_added_ms`` and ``ttft_ratio`` the
+            interval ``[least, most]`` in which the median lies with 95 % confidence, as ``throughput_ratio_interval``
+            and so on; None where the rounds were too few to tell.
     """
-    most, least = max(case, key=int), min(case, key=int)
-    late = all(
-        case[least][name] > max(bar, plain[least][f"{name}_range"][1])
-        for name, bar in (("ttft_ratio", FIRST_RATIO), ("ttft_added_ms", FIRST_MS))
-    )
-    if late or case[most]["throughput_ratio"] < min(THROUGHPUT, plain[most]["throughput_ratio_range"][0]):
+    least, most = min(case, key=int), max(case, key=int)
+    throughput = _interval(case[most], "throughput_ratio")
+    first = [
+        (_interval(case[least], name), bar) for name, bar in (("ttft_ratio", FIRST_RATIO), ("ttft_added_ms", FIRST_MS))
+    ]
+    if throughput[1] < THROUGHPUT or all(low > bar for (low, _), bar in first):
         return False
-    first_cannot = _width(plain[least], "ttft_ratio") > FIRST_RATIO - 1 and (
-        _width(plain[least], "ttft_added_ms") > FIRST_MS
-    )
-    if first_cannot or _width(plain[most], "throughput_ratio") > 1 - THROUGHPUT:
-        return None
-    first = case[least]["ttft_ratio"] <= FIRST_RATIO or case[least]["ttft_added_ms"] <= FIRST_MS
-    return bool(case[most]["throughput_ratio"] >= THROUGHPUT and first)
+    if throughput[0] >= THROUGHPUT and any(high <= bar for (_, high), bar in first):
+        return True
+    return None
 
 
-def _width(figures: Mapping[str, Any], name: str) -> float:
-    least, most = figures[f"{name}_range"]
-    return float(most - least)
+def _interval(figures: Mapping[str, Any], name: str) -> tuple[float, float]:
+    low, high = figures[f"{name}_interval"] or (-math.inf, math.inf)
+    return float(low), float(high)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.evaluation.bars import within_bars
@@ -13,18 +13,17 @@ _WITHIN = {True: "yes", False: "no", None: "cannot be told"}
 
 def overhead(figures: Figures) -> list[Table]:
     """Clean traffic beside plain vLLM, memory, and the functions that take most CPU time."""
-    plain = figures["cases"]["plain"]["clients"]
     bars = (
         (
             name,
             *(case["bars"][figure] for figure in ("throughput_ratio", "ttft_added_ms", "ttft_ratio")),
-            _WITHIN[within_bars(case["clients"], plain)],
+            _WITHIN[within_bars(case["clients"])],
         )
         for name, case in figures["cases"].items()
     )
     heading = (
         "Throughput at most clients, first token at one client; within the bars: at least 0.97, at most 3 % or 3 ms; "
-        "it cannot be told where plain vLLM beside itself lies further apart than that"
+        "it cannot be told where the interval of a figure has its bar inside"
     )
     headings = ("case", "throughput of plain", "first token, added ms", "of plain", "within the bars")
     tables = [table(headings, bars, heading)]
@@ -32,9 +31,9 @@ def overhead(figures: Figures) -> list[Table]:
         "case",
         "requests",
         "tokens/s",
-        "of plain (range)",
+        "of plain (interval)",
         "first token p50, ms",
-        "added (range)",
+        "added (interval)",
         "next token p50, ms",
         "whole answer p50, ms",
         "CPU of the HTTP process, ms a request",
@@ -56,19 +55,21 @@ def overhead(figures: Figures) -> list[Table]:
 
 
 def _case(name: str, of: Mapping[str, Any]) -> tuple[object, ...]:
-    least, most = of["throughput_ratio_range"]
-    fewest, longest = of["ttft_added_ms_range"]
     return (
         name,
         of["requests"],
         of["tokens_per_s"],
-        f"{of['throughput_ratio']:.3f} ({least:.3f} to {most:.3f})",
+        f"{of['throughput_ratio']:.3f}{_within(of['throughput_ratio_interval'], '.3f')}",
         of["ttft_p50_ms"],
-        f"{of['ttft_added_ms']:+.1f} ({fewest:+.1f} to {longest:+.1f})",
+        f"{of['ttft_added_ms']:+.1f}{_within(of['ttft_added_ms_interval'], '+.1f')}",
         of["tpot_p50_ms"],
         of["answer_p50_ms"],
         of["api_cpu_ms_per_request"],
     )
+
+
+def _within(interval: Sequence[float] | None, form: str) -> str:
+    return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
 def detector(figures: Figures) -> list[Table]:
@@ -193,8 +194,8 @@ KINDS = (
         "Overhead beside plain vLLM",
         "python benchmarks/overhead.py --profile --json benchmarks/results/overhead.json",
         overhead,
-        "Medians, and the range over the rounds; every run was compared with one of plain vLLM just before or after "
-        'it. The case "plain" is plain vLLM beside itself: so far do two equal things lie apart on this machine.',
+        "Medians over the rounds, and the intervals in which they lie with 95 % confidence; every run was compared "
+        'with one of plain vLLM just before or after it. The case "plain" is plain vLLM beside itself.',
     ),
     Kind("detector", "A verdict", "python benchmarks/detector.py --json benchmarks/results/detector.json", detector),
     Kind(

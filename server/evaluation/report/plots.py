@@ -96,7 +96,7 @@ def overhead(figures: Figures) -> Figure:
         places = np.arange(len(by_clients)) + 0.04 * (number - len(cases) / 2)
         for axes, key in ((left, "throughput_ratio"), (right, "ttft_ratio")):
             middle = np.array([of[key] for of in by_clients.values()])
-            ends = np.array([of[f"{key}_range"] for of in by_clients.values()]).T
+            ends = np.array([of[f"{key}_interval"] or (of[key], of[key]) for of in by_clients.values()]).T
             around = np.maximum(np.abs(ends - middle), 0)
             style = "--" if name.startswith("plain") else "-"
             axes.errorbar(places, middle, around, label=name, marker="o", linestyle=style, linewidth=1, elinewidth=0.5)
