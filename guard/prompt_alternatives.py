@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import cache
 
 from vllm.outputs import RequestOutput
 
@@ -40,6 +41,11 @@ async def tell(request: GuardedRequest, rule: StatementRule, result: RequestOutp
 
 async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOutput) -> bool:
     texts, reported = request.view.texts, set[str]()
+
+    @cache  # of this prompt: most alternatives are the same few hundred words everywhere
+    def may_tell(begun: str) -> bool:
+        return rule.index.untold(begun, rule.keys) < len(begun)
+
     for number, segment in enumerate(request.view.segments):
         earlier = texts[:number]  # by themselves: half a number may read as somebody else's name
         asked, subject = "".join(earlier[-1:])[-ASKED:], subject_of(earlier)
@@ -47,18 +53,14 @@ async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOut
         for before, begun, pieces in _goings_on(request, segment, result):
             await asyncio.sleep(0)  # other requests have their turns
             context = Context(asked, before, named, rule.ignored, subject)
-            telling = bool(named) or _may_tell(rule, begun)
+            telling = bool(named) or may_tell(begun)
             for clause in (begun + piece for piece in pieces):
-                if not telling and not _may_tell(rule, clause[clause.rfind(" ") + 1 :]):
+                if not telling and not may_tell(clause[clause.rfind(" ") + 1 :]):
                     continue  # most: a client may ask for twenty alternatives to each of thousands of tokens
                 candidates = rule.index.candidates(clause, context, rule.keys)
                 if rule.note(await rule.index.judge(clause, context, candidates, owner=rule.owner), reported):
                     return True
     return False
-
-
-def _may_tell(rule: StatementRule, begun: str) -> bool:
-    return rule.index.untold(begun, rule.keys) < len(begun)
 
 
 def _goings_on(

@@ -72,6 +72,20 @@ def _within(interval: Sequence[float] | None, form: str) -> str:
     return "" if interval is None else f" ({interval[0]:{form}} to {interval[1]:{form}})"
 
 
+def prompt_alternatives(figures: Figures) -> list[Table]:
+    """Milliseconds of requests that ask for alternatives to the tokens of their prompts."""
+    rows = (
+        (
+            f"{of['kind']}, {of['tokens']} tokens, {of['alternatives']} alternatives",
+            of["without_ms"],
+            of["guarded_ms"],
+            "{:+.1f} ({:+.1f} to {:+.1f})".format(*of["added_ms"]),
+        )
+        for of in figures["requests"]
+    )
+    return [table(("prompt", "without, ms", "guarded, ms", "added, median (range)"), rows)]
+
+
 def detector(figures: Figures) -> list[Table]:
     """Milliseconds of a verdict, by targets, requests at once and length."""
     targets = list(figures["p50_ms"])
@@ -196,6 +210,13 @@ KINDS = (
         overhead,
         "Medians over the rounds, and the intervals in which they lie with 95 % confidence; every run was compared "
         'with one of plain vLLM just before or after it. The case "plain" is plain vLLM beside itself.',
+    ),
+    Kind(
+        "prompt_alternatives",
+        "Alternatives to the tokens of a prompt, judged",
+        "python benchmarks/prompt_alternatives.py --json benchmarks/results/prompt_alternatives.json",
+        prompt_alternatives,
+        "The demo model, whose own work is little; without and with the statements guard, 1,000 targets.",
     ),
     Kind("detector", "A verdict", "python benchmarks/detector.py --json benchmarks/results/detector.json", detector),
     Kind(
