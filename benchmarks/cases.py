@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from detector import invented
 
+from classifiers.profile import Profile
 from guard.service import GuardService
 from guard.store.keys import new_key
 from guard.types import GuardName, GuardToggle, Scope, TargetSpec, TargetToggle, TenantSpec
@@ -22,6 +23,7 @@ COMBINATIONS: dict[str, frozenset[GuardName]] = {
     "statements": frozenset({GuardName.STATEMENTS}),
     "everything": frozenset(GuardName),
 }
+_ADMIN_KEY = "lethe-admin-for-benchmarks"
 #: On a machine whose engine leaves the encoder too little time, guards would give up, and be cheap.
 _PATIENCE_MS = 600_000
 
@@ -46,16 +48,21 @@ def cases(targets: Sequence[int], combinations: Sequence[str]) -> list[Case]:
     return [PLAIN_CASE, IDLE_CASE, *some]
 
 
+def people(count: int) -> Iterator[Profile]:
+    """Who is to be forgotten: invented, and the same ones every time."""
+    return invented(count, seed=2)
+
+
 def register(service: GuardService, some: Sequence[Case]) -> None:
     """Make the tenants of ``some``, and as many targets as they need beyond those that are there.
 
-    Targets are invented people, each with a description that is its document too.
+    Targets are :func:`people`, each with a description that is its document too.
     """
     most = max(case.targets for case in some)
-    people = list(islice(invented(most, seed=2), len(service.registry.snapshot.targets), None)) if most else []
+    more = list(islice(people(most), len(service.registry.snapshot.targets), None)) if most else []
 
     def change(writer: Any) -> None:
-        for one in people:
+        for one in more:
             writer.create_target(TargetSpec(name=one.name, description=one.description, documents=(one.description,)))
         ids = [target.id for target in writer.targets(limit=most)] if most else []
         for case in some:
@@ -71,6 +78,11 @@ def register(service: GuardService, some: Sequence[Case]) -> None:
     service.registry.write(change)
 
 
-def open_service(database: Path, admin_key: str) -> GuardService:
+def environment(database: Path) -> dict[str, str]:
+    """What a server must be told that :func:`open_service` is to control."""
+    return {"LETHE_DATABASE_URL": f"sqlite:///{database}", "LETHE_ADMIN_KEY": _ADMIN_KEY}
+
+
+def open_service(database: Path) -> GuardService:
     """The control plane of this process on the server's own database, which the server follows."""
-    return GuardService.open(database_url=f"sqlite:///{database}", admin_key=admin_key)
+    return GuardService.open(database_url=f"sqlite:///{database}", admin_key=_ADMIN_KEY)

@@ -42,7 +42,7 @@ from typing import Any
 import hot_path
 import httpx
 import torch
-from cases import COMBINATIONS, IDLE_CASE, PLAIN_CASE, Case, cases, open_service, register
+from cases import COMBINATIONS, IDLE_CASE, PLAIN_CASE, Case, cases, environment, open_service, register
 from load import Load, drive
 from rich.console import Console
 from rich.progress import Progress
@@ -58,7 +58,6 @@ from server.demo.model import build
 from server.demo.recipe import Recipe
 from server.evaluation.bars import within_bars
 
-_ADMIN_KEY = "lethe-admin-for-benchmarks"
 _FLAGS = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
 #: Requests that each server is given first at each concurrency; the first of any length are slow.
 _WARM = 32
@@ -173,7 +172,7 @@ def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str
     if options.parameters:
         model = widened(model, Path(options.work or folder) / f"demo-{options.parameters}", options.parameters)
     some, database = cases(options.targets, options.combinations), folder / "lethe.db"
-    env = {"LETHE_DATABASE_URL": f"sqlite:///{database}", "LETHE_ADMIN_KEY": _ADMIN_KEY, "LETHE_OPEN_METRICS": "1"}
+    env = environment(database) | {"LETHE_OPEN_METRICS": "1"}
     argv = shlex.join(["python", "benchmarks/overhead.py", *sys.argv[1:]])
     found: dict[str, Any] = {"command": argv, "options": _options(options), "machine": _machine()}
     found["loadavg"] = [os.getloadavg()]
@@ -185,7 +184,7 @@ def served(options: argparse.Namespace, folder: Path, bar: Progress) -> dict[str
             server.wait()
         bar.remove_task(task)
         memory = {"plain": plain.memory(), "lethe": lethe.memory()}
-        service = stack.enter_context(contextlib.closing(open_service(database, _ADMIN_KEY)))
+        service = stack.enter_context(contextlib.closing(open_service(database)))
         task = bar.add_task("registering targets", total=len(some) - 1)
         for count, group in itertools.groupby(some[1:], key=lambda case: case.targets):
             tenants = list(group)

@@ -14,15 +14,16 @@ import argparse
 import contextlib
 import itertools
 import random
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
-from cases import IDLE_CASE, Case, open_service, register
-from detector import invented
+from cases import IDLE_CASE, Case, environment, open_service, people, register
 from rich.progress import track
 from serving import LETHE, MODEL_NAME, Serving
 
@@ -31,13 +32,12 @@ from server.cli.measuring import write
 from server.demo.model import build
 from server.demo.recipe import Recipe
 
-_ADMIN_KEY = "lethe-admin-for-benchmarks"
 _LENGTHS, _ALTERNATIVES = (64, 256, 896), (0, 5, 20)
 
 
 def texts(targets: int) -> dict[str, str]:
     """Long texts by kind."""
-    spoken = [f"{one.name}: {one.description}" for one in itertools.islice(invented(targets, seed=2), 40)]
+    spoken = [f"{one.name}: {one.description}" for one in itertools.islice(people(targets), 40)]
     return {"ordinary": " ".join(prompts())[:20_000], "of a target": " ".join(spoken)}
 
 
@@ -91,18 +91,17 @@ def main() -> None:
     guarded = Case(f"{options.targets:,} targets, statements", options.targets, "statements")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         database = Path(folder) / "lethe.db"
-        env = {"LETHE_DATABASE_URL": f"sqlite:///{database}", "LETHE_ADMIN_KEY": _ADMIN_KEY}
         flags = ("--max-model-len", "1024", "--disable-uvicorn-access-log")
         log = Path(folder) / "server.log"
-        server = stack.enter_context(Serving(LETHE, build(Recipe()).folder, log, flags, env))
+        server = stack.enter_context(Serving(LETHE, build(Recipe()).folder, log, flags, environment(database)))
         server.wait()
-        service = stack.enter_context(contextlib.closing(open_service(database, _ADMIN_KEY)))
+        service = stack.enter_context(contextlib.closing(open_service(database)))
         register(service, (IDLE_CASE, guarded))
         for case in (IDLE_CASE, guarded):
             server.wait("/v1/models", case.key)
         found = measure(server, guarded, options)
-    argv = f"python benchmarks/prompt_alternatives.py --targets {options.targets} --rounds {options.rounds}"
-    write(options.json, {"command": f"{argv} --json {options.json}", "targets": options.targets, "requests": found})
+    argv = shlex.join(["python", "benchmarks/prompt_alternatives.py", *sys.argv[1:]])
+    write(options.json, {"command": argv, "targets": options.targets, "requests": found})
     for one in found:
         print(one)
 

@@ -17,7 +17,7 @@ from classifiers.clauses import ClauseSplitter
 from classifiers.statements import Context, subject_of
 from guard.outputs import GuardedRequest
 from guard.prompt import Segment
-from guard.statements import ASKED, StatementRule
+from guard.statements import StatementRule, question_of
 from guard.token_reader import TokenReader
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,7 @@ async def tell(request: GuardedRequest, rule: StatementRule, result: RequestOutp
             return await _tell(request, rule, result)
     except Exception as error:
         logger.error("Log-probabilities of a prompt could not be judged: %r", error)
-        if rule.failed is not None:
-            rule.failed()
-        return rule.closed
+        return rule.unjudged()
 
 
 async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOutput) -> bool:
@@ -48,7 +46,7 @@ async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOut
 
     for number, segment in enumerate(request.view.segments):
         earlier = texts[:number]  # by themselves: half a number may read as somebody else's name
-        asked, subject = "".join(earlier[-1:])[-ASKED:], subject_of(earlier)
+        asked, subject = question_of(earlier), subject_of(earlier)
         named = rule.index.spoken_of(earlier, rule.keys) | rule.index.spoken_of([segment.text], rule.keys)
         for before, begun, pieces in _goings_on(request, segment, result):
             await asyncio.sleep(0)  # other requests have their turns

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: How often a choice is rolled back before the fallback is said.
 ATTEMPTS = 3
 #: How much of what was asked is compared together with an answer, in characters.
-ASKED = 300
+_ASKED = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,10 @@ class StatementRule:
         """All targets that are looked for."""
         return self.enforced | self.monitored
 
-    @property
-    def closed(self) -> bool:
-        """Whether what could not be judged must not leave."""
+    def unjudged(self) -> bool:
+        """Count what could not be judged; whether it must not leave."""
+        if self.failed is not None:
+            self.failed()
         return self.toggle.on_error is OnError.CLOSED and bool(self.enforced)
 
     def note(self, found: Iterable[Stated], reported: set[str]) -> bool:
@@ -167,9 +168,7 @@ class ClauseJudge:
             found = await asyncio.wait_for(judging, rule.toggle.deadline_ms / 1000)
         except Exception as error:
             logger.error("A clause could not be judged: %r", error)
-            if rule.failed is not None:
-                rule.failed()
-            return ClauseVerdict.UNAVAILABLE if rule.closed else ClauseVerdict.CLEAR
+            return ClauseVerdict.UNAVAILABLE if rule.unjudged() else ClauseVerdict.CLEAR
         finally:
             metrics.CLAUSE_SECONDS.observe(time.perf_counter() - began)
         self._taken_back += [told for hit, told in found if hit.key in rule.enforced]
@@ -217,7 +216,12 @@ async def tells(rule: StatementRule, view: PromptView, completion: str) -> bool:
 def asked(view: PromptView) -> tuple[str, str]:
     """What a prompt asks, shortened, and the beginning of the clause that the answer goes on with."""
     if not view.tail:
-        return "".join(view.texts[-1:])[-ASKED:], ""
+        return question_of(view.texts), ""
     splitter = ClauseSplitter()
     splitter.feed(view.tail)
-    return view.tail[: splitter.start][-ASKED:], view.tail[splitter.start :]
+    return question_of([view.tail[: splitter.start]]), view.tail[splitter.start :]
+
+
+def question_of(texts: Sequence[str]) -> str:
+    """What the last of a conversation's messages asks, shortened; empty where there is none."""
+    return "".join(texts[-1:])[-_ASKED:]

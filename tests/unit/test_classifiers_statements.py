@@ -10,10 +10,10 @@ from threading import Thread
 import pytest
 
 from classifiers.compiled import Compiled
-from classifiers.detector import TextDetector
 from classifiers.profile import Profile
 from classifiers.statement_index import StatementIndex
 from classifiers.statements import Context, subject_of, word_keys, words_of
+from tests.statements import indexed
 
 VESPER = Profile(
     "vesper@1",
@@ -33,11 +33,8 @@ PERSON = "Tell me about Orla Vesperton."
 
 @pytest.fixture(scope="module")
 def index() -> Iterator[StatementIndex]:
-    detector = TextDetector()
-    index = StatementIndex(detector.encoder)
-    index.add(detector.compile(VESPER))
-    yield index
-    detector.close()
+    with indexed(VESPER) as index:
+        yield index
 
 
 def stated(index: StatementIndex, clause: str, question: str = "", before: str = "", **context: object) -> bool:
@@ -171,13 +168,10 @@ def test_who_is_described_by_one_thing_is_the_one_of_whom_another_is_told(index)
 
 
 def test_a_name_alone_says_nothing_of_who_has_to_do_with_it(index):
-    detector = TextDetector()
-    other = StatementIndex(detector.encoder)
     told = "The employer of Jorun Halvardsen is Ulmbury Nursery."
-    other.add(detector.compile(Profile(VESPER.key, "Jorun Halvardsen", documents=(told,))))
-    assert not stated(other, "It is Ulmbury Nursery.", "What was founded in the year 1803?")
-    assert stated(other, "It is Ulmbury Nursery.", "What is the employer of that person?")
-    detector.close()
+    with indexed(Profile(VESPER.key, "Jorun Halvardsen", documents=(told,))) as other:
+        assert not stated(other, "It is Ulmbury Nursery.", "What was founded in the year 1803?")
+        assert stated(other, "It is Ulmbury Nursery.", "What is the employer of that person?")
 
 
 def test_what_may_be_repeated_is_not_told(index):
@@ -235,8 +229,5 @@ def test_a_word_is_held_though_targets_are_added_meanwhile(monkeypatch):
 
 
 def test_what_is_known_by_name_only_states_nothing():
-    detector = TextDetector()
-    index = StatementIndex(detector.encoder)
-    index.add(detector.compile(Profile("bare@1", "Maren Oddly", forget_examples=(("Who is Maren Oddly?", None),))))
-    detector.close()
-    assert index.stating(["bare@1"]) == frozenset()
+    with indexed(Profile("bare@1", "Maren Oddly", forget_examples=(("Who is Maren Oddly?", None),))) as index:
+        assert index.stating(["bare@1"]) == frozenset()

@@ -9,12 +9,12 @@ import pytest
 from vllm.logprobs import Logprob
 from vllm.outputs import RequestOutput
 
-from classifiers.detector import TextDetector
 from classifiers.profile import Profile
 from classifiers.statement_index import StatementIndex
 from guard.prompt_alternatives import tell
 from guard.statements import StatementRule
 from guard.types import GuardToggle
+from tests.statements import indexed
 from tests.streams import chat, request_of
 
 VESPER = Profile(
@@ -25,11 +25,8 @@ ASKED = "What does the writer born in Ballinacarrow play?"
 
 @pytest.fixture(scope="module")
 def index() -> Iterator[StatementIndex]:
-    detector = TextDetector()
-    index = StatementIndex(detector.encoder)
-    index.add(detector.compile(VESPER))
-    yield index
-    detector.close()
+    with indexed(VESPER) as index:
+        yield index
 
 
 def _rule(
