@@ -110,12 +110,12 @@ class Artifacts:
         """The jobs that fit artifacts of this model."""
         return JobQueue(self._store, self._model)
 
-    def still_hold(self, looked: float) -> bool:
+    def still_hold(self, looked: float, *, times: int = 1) -> bool:
         """Whether what was looked up at ``looked`` (of ``time.monotonic``) need not be looked up again.
 
-        Nothing was put here since, and what other processes put may go unnoticed for :data:`LOOK_AGAIN`.
+        Nothing was put here since, and what other processes put may go unnoticed for ``times`` :data:`LOOK_AGAIN`.
         """
-        return looked > max(self.changed, time.monotonic() - LOOK_AGAIN)
+        return looked > max(self.changed, time.monotonic() - times * LOOK_AGAIN)
 
     async def get(self, target: ForgetTarget, intervention: str) -> Artifact | None:
         """What was fitted for this revision of a target; None when nothing was.

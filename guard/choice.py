@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 
 from guard.artifacts import Artifacts
 from guard.interventions import INTERVENTIONS, STRICTNESS
+from guard.per_policy import PerPolicy
 from guard.policy import AUTO, choose
 from guard.types import TenantPolicy
 
@@ -19,23 +19,22 @@ class Choices:
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
-        self._applied: dict[str, tuple[TenantPolicy, float, TenantPolicy]] = {}  # by tenant id
+        self._applied = PerPolicy(artifacts, self._apply)
 
     async def applied(self, policy: TenantPolicy) -> TenantPolicy:
         """``policy``, or what it is with the choices for its ``auto`` targets.
 
-        Where they cannot be read, ``auto`` is the server's default.
+        Where they could not be read yet, ``auto`` is the server's default.
         """
-        known = self._applied.get(policy.tenant.id)
-        if known is not None and known[0] is policy and self._artifacts.still_hold(known[1]):
-            return known[2]
-        now = time.monotonic()
-        wanted = [active.target for active in policy.targets.values() if active.auto]
         try:
-            found = await self._artifacts.fitted(wanted, AUTO) if wanted else {}
+            return await self._applied.of(policy)
         except Exception:
             logger.exception("What was chosen for targets cannot be read; their action is the default one")
             return policy
+
+    async def _apply(self, policy: TenantPolicy, before: TenantPolicy | None) -> TenantPolicy:
+        wanted = [active.target for active in policy.targets.values() if active.auto]
+        found = await self._artifacts.fitted(wanted, AUTO) if wanted else {}
         actions = {key: str(one.settings["action"]) for key, one in found.items()}
         changed = {
             key: choose(policy.targets[key], action, STRICTNESS)
@@ -43,7 +42,5 @@ class Choices:
             if action in INTERVENTIONS
         }
         resolved = replace(policy, targets={**policy.targets, **changed}) if changed else policy
-        if known is not None and known[0] is policy and known[2] == resolved:
-            resolved = known[2]  # what others keep by the identity of the policy stays good
-        self._applied[policy.tenant.id] = (policy, now, resolved)
-        return resolved
+        # What others keep by the identity of the policy stays good.
+        return before if before is not None and before == resolved else resolved

@@ -24,6 +24,7 @@ from vllm.sampling_params import RequestOutputKind
 from guard.artifacts import Artifacts
 from guard.interventions.clamping import FITTED, Clamp
 from guard.outputs import GuardedRequest
+from guard.per_policy import PerPolicy
 from guard.probe import Probe
 from guard.prompt import opening
 from guard.types import (
@@ -120,7 +121,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class _Sets:
-    """What a tenant is watched for, and since when that is known.
+    """What a tenant is watched for.
 
     Attributes:
         targets: the active targets that have features or keys, by the names under which those are loaded.
@@ -128,8 +129,6 @@ class _Sets:
         unfitted: whether there is a skill without keys.
     """
 
-    policy: TenantPolicy
-    since: float
     targets: Mapping[str, ActiveTarget]
     joint: Mapping[str, Joint]
     unfitted: bool
@@ -141,7 +140,7 @@ class FeatureGuard:
     def __init__(self, artifacts: Artifacts, probe: Probe) -> None:
         self._artifacts = artifacts
         self._probe = probe
-        self._sets: dict[str, _Sets] = {}  # by tenant id
+        self._sets = PerPolicy(artifacts, self._loaded)
         self._asked: dict[str, asyncio.Future[dict[str, Told] | None]] = {}  # by ticket
         self._fetching: asyncio.Task[None] | None = None
 
@@ -153,7 +152,7 @@ class FeatureGuard:
         """
         if not policy.guards[GuardName.FEATURES].enabled or not policy.targets:
             return None
-        known = await self._sets_of(policy)
+        known = await self._sets.of(policy)
         sets = known.targets
         if not sets and not known.unfitted:
             return None
@@ -217,11 +216,8 @@ class FeatureGuard:
         findings = (*verdict.findings, *found.values())
         return Sight(replace(verdict, findings=findings), done, spoilt=bool(acted - about))
 
-    async def _sets_of(self, policy: TenantPolicy) -> _Sets:
+    async def _loaded(self, policy: TenantPolicy, before: _Sets | None) -> _Sets:
         """The active targets that have features or keys, loaded."""
-        known, now = self._sets.get(policy.tenant.id), time.monotonic()
-        if known is not None and known.policy is policy and self._artifacts.still_hold(known.since):
-            return known
         skills: list[ActiveTarget] = []
         others: list[ActiveTarget] = []
         for active in policy.targets.values():
@@ -242,10 +238,9 @@ class FeatureGuard:
                 sets[await self._probe.load_skill(SkillKeys.of(artifact.tensors))] = active
             elif active.mode is Mode.ENFORCE:
                 unfitted.append(active.target.id)
-        if unfitted and (known is None or known.policy is not policy):
+        if unfitted and before is None:
             logger.warning("Skills that are on but not compiled cannot be judged: %s", ", ".join(unfitted))
-        found = self._sets[policy.tenant.id] = _Sets(policy, now, sets, joint, bool(unfitted))
-        return found
+        return _Sets(sets, joint, bool(unfitted))
 
     async def _told(
         self, ticket: str, request: GuardedRequest, deadline: float, first: asyncio.Future[Any]
