@@ -1,4 +1,4 @@
-# make setup   virtual environment with everything pinned (CPU, or CUDA where a GPU is present)
+# make setup   virtual environment: on a CPU with everything pinned; where a GPU is present, CUDA builds of what pyproject.toml says
 # make demo    the demo model, a real server, and the scenario; ONCE=1 stops at the verdict
 # make serve   MODEL=<path or name> [ARGS="any vllm serve flag"]
 # make test    format, lint, types, tests

@@ -14,6 +14,7 @@ from classifiers.profile import Profile
 from guard.service import GuardService
 from guard.store.keys import new_key
 from guard.types import GuardName, GuardToggle, Scope, TargetSpec, TargetToggle, TenantSpec
+from server.evaluation.admin import PATIENCE_MS
 
 #: What is on in each combination of guards; ``features`` needs an autoencoder and is on in the last alone, idle.
 COMBINATIONS: dict[str, frozenset[GuardName]] = {
@@ -24,8 +25,6 @@ COMBINATIONS: dict[str, frozenset[GuardName]] = {
     "everything": frozenset(GuardName),
 }
 _ADMIN_KEY = "lethe-admin-for-benchmarks"
-#: On a machine whose engine leaves the encoder too little time, guards would give up, and be cheap.
-_PATIENCE_MS = 600_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def register(service: GuardService, some: Sequence[Case]) -> None:
                 writer.put_target_toggle(tenant.id, target, TargetToggle(enabled=True))
             on = COMBINATIONS.get(case.guards or "", frozenset())
             for guard in GuardName:
-                toggle = GuardToggle(enabled=guard in on, deadline_ms=_PATIENCE_MS)
+                toggle = GuardToggle(enabled=guard in on, deadline_ms=PATIENCE_MS)
                 writer.put_guard_toggle(tenant.id, guard, toggle)
 
     service.registry.write(change)

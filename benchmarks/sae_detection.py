@@ -48,6 +48,7 @@ from guard.worker.controls import RESERVED, Controls, Features
 from sae_features.joint import MOST, Joint
 from sae_features.loading import load
 from sae_features.target import TargetFeatures
+from server.evaluation.admin import PATIENCE_MS
 
 _TEXT = {GuardName.LEXICON, GuardName.SEMANTIC}
 _OUTPUT = {GuardName.LEAK, GuardName.STATEMENTS}
@@ -258,7 +259,7 @@ async def _clamping(
         ("clamped", fitted.targets, _OUTPUT),
         ("clamped_by_features", fitted.targets, _TEXT | _OUTPUT),
     ):
-        become(service, on, "clamp", {g: GuardToggle(enabled=g not in off, deadline_ms=600_000) for g in GuardName})
+        become(service, on, "clamp", {g: GuardToggle(enabled=g not in off, deadline_ms=PATIENCE_MS) for g in GuardName})
         for kind, questions in (("forget", subject.forget), ("retain", subject.retain)):
             found[f"{kind}_{name}"] = round(await _recall(guarded, fitted.probe, questions), 4)
     print(found)

@@ -42,11 +42,10 @@ from guard.types import GuardName, GuardToggle, Mode, TargetSpec, TargetToggle, 
 from server.demo.model import build
 from server.demo.recipe import Recipe
 from server.demo.world import Entity, Form, Prompt, document
+from server.evaluation.admin import PATIENCE_MS
 
 _TOKENS = 64
 _ORDINARY = frozenset({Form.ARITHMETIC, Form.DEFINITION, Form.TASK})
-#: On a machine whose engine leaves the encoder too little time, answers would be cut, and be cheap.
-_PATIENCE_MS = 600_000
 
 
 class Speed(NamedTuple):
@@ -88,7 +87,7 @@ def tenants(service: GuardService, recipe: Recipe, monitored: list[Entity], targ
         ids = {name: writer.create_tenant(TenantSpec(name=name)).id for name in ("on", "off")}
         for tenant, target in itertools.product(ids.values(), created):
             writer.put_target_toggle(tenant, target.id, TargetToggle(enabled=True))
-        writer.put_guard_toggle(ids["on"], GuardName.STATEMENTS, GuardToggle(deadline_ms=_PATIENCE_MS))
+        writer.put_guard_toggle(ids["on"], GuardName.STATEMENTS, GuardToggle(deadline_ms=PATIENCE_MS))
         writer.put_guard_toggle(ids["off"], GuardName.STATEMENTS, GuardToggle(enabled=False))
         return ids
 

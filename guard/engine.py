@@ -44,7 +44,7 @@ class GuardedEngine:
 
     A request whose tenant has nothing enabled gets the engine's own generator, untouched. Others are admitted at
     once and judged beside the prefill: the first output waits for the verdict, a flagged request is aborted and
-    served again under its plan, and what is produced passes the leak guard.
+    served again under its plan, and what is produced passes the output guards.
 
     Args:
         engine: vLLM's client.

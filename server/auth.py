@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Where the admin API lives. Its own routes look at the principal's scope once more (``server.admin.context``).
 ADMIN_PREFIX = "/v1/guard"
 
-_OPEN = frozenset({"/health", "/ready", "/ping", "/version"})
+_OPEN = frozenset({"/health", "/ready", "/version"})
 _METRICS = "/metrics"
 _DOCUMENTATION = frozenset({"/openapi.json", "/docs", "/redoc"})  # for admins too
 _ANTHROPIC = "/v1/messages"

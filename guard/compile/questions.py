@@ -64,9 +64,9 @@ _FIRST, _LAST = (
 _NAME = re.compile(r"(?:[A-Z][\w'’.-]+ )+[A-Z][\w'’-]+")
 
 
-def on(names: Sequence[str], templates: int | None = None) -> list[str]:
-    """Every template, or the first of them, on every name."""
-    return [template.format(e=name) for name in names for template in _TEMPLATES[:templates]]
+def on(names: Sequence[str]) -> list[str]:
+    """Every template on every name."""
+    return [template.format(e=name) for name in names for template in _TEMPLATES]
 
 
 def sampled_on(names: Sequence[str], count: int) -> list[str]:

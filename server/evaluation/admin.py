@@ -12,10 +12,12 @@ import httpx
 
 from guard.types import GuardName
 
-#: Bodies of ``PUT /tenants/{id}/guards/{guard}`` for guards that use the sentence encoder: with many requests at once
-#: on few cores the usual deadline would be missed now and then, and what is measured would be the machine.
+#: The deadline of guards while they are measured: with many requests at once on few cores the usual one would be
+#: missed now and then, and what is measured would be the machine.
+PATIENCE_MS = 600_000
+#: Bodies of ``PUT /tenants/{id}/guards/{guard}`` for guards that use the sentence encoder.
 PATIENT: Mapping[str, Mapping[str, Any]] = {
-    guard: {"deadline_ms": 600_000} for guard in (GuardName.SEMANTIC, GuardName.STATEMENTS)
+    guard: {"deadline_ms": PATIENCE_MS} for guard in (GuardName.SEMANTIC, GuardName.STATEMENTS)
 }
 
 _POLL = 0.5  # seconds between looks at a compile job

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from guard.types import GuardName
 from server.evaluation.admin import PATIENT, Admin, Endpoint, admin
 from server.evaluation.attacks.subjects import Person
-from server.evaluation.tofu.methods import COMPILED
+from server.evaluation.tofu.methods import jobs_of
 
 #: The untouched model.
 NONE = "none"
@@ -63,10 +63,6 @@ COLUMNS = (
 )
 QUICK = (NONE, "all")
 
-#: What is fitted to a target first; the job "auto" chooses among the others, comes after them, and without it there is
-#: nothing chosen, and all are refused.
-_FITTED: Mapping[str, tuple[str, ...]] = {"eco": ("eco",), "auto": (*COMPILED, "auto")}
-
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
@@ -97,8 +93,8 @@ def registered(endpoint: Endpoint, people: Sequence[Person], names: Sequence[str
             extra = [{"protected_phrases": person.phrases} if phrases else {} for person in people]
             bodies = [{**person.target, **more} for person, more in zip(people, extra, strict=True)]
             targets = [str(api.make("/targets", body)["id"]) for body in bodies]
-        if fitted := dict.fromkeys(job for one in chosen.values() for job in _FITTED.get(one.action or "", ())):
-            api.compile(targets, list(fitted))
+        if jobs := jobs_of({one.action for one in chosen.values()}):
+            api.compile(targets, jobs)
         yield {name: _tenant(api, name, one, targets) for name, one in chosen.items()}
 
 

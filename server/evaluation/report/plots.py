@@ -31,7 +31,7 @@ def plots(results: Results) -> Iterator[Plot]:
     for name in [name for name in found if name.startswith("attacks_")] or ["attacks"]:
         caption = f"Share of attempts that leak, by attack and configuration of the guards ({name})."
         yield _plot(name.replace("_", "-"), caption, attack_matrix, *([found[name]] if name in found else []))
-    caption = "What clean traffic costs beside plain vLLM, by number of clients; bars are the range over the rounds."
+    caption = "What clean traffic costs beside plain vLLM, by number of clients; bars: 95 % intervals of medians."
     yield _plot("overhead", caption, overhead, *([found["overhead"]] if "overhead" in found else []))
 
 

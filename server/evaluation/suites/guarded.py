@@ -8,8 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from server.evaluation.admin import Admin
-from server.evaluation.suites.demo.methods import AUTO
-from server.evaluation.tofu.methods import COMPILED, NONE, Method, enable, tenant
+from server.evaluation.tofu.methods import NONE, Method, enable, jobs_of, tenant
 from server.evaluation.tofu.rows import method_key
 
 #: The name under which the guarded tenant's figures stand.
@@ -55,10 +54,8 @@ class Guarded:
         if not self.key:
             made = tenant(api, naming.format(GUARDED), self._method)
             ids = [str(api.make("/targets", body)["id"]) for body in self.targets]
-            if self.action == AUTO:  # chosen among the others, by a job that comes after them
-                api.compile(ids, [*COMPILED, AUTO])
-            elif self.action in COMPILED:
-                api.compile(ids, [self.action])
+            if jobs := jobs_of({self.action}):
+                api.compile(ids, jobs)
             enable(api, made["id"], self._method, ids)
             keys[GUARDED] = str(made["api_key"])
         return keys

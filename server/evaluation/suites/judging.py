@@ -18,12 +18,10 @@ from typing import Any
 from guard.service import GuardService
 from guard.store import Writer
 from guard.types import GuardName, GuardToggle, TargetSpec, TargetToggle, TenantSpec
-from server.evaluation.admin import ServedError
+from server.evaluation.admin import PATIENT, ServedError
 
 #: Questions judged at once.
 _CONCURRENCY = 32
-#: For guards that use the sentence encoder: what is measured is not to depend on how busy the machine is.
-_PATIENT = GuardToggle(deadline_ms=600_000)
 
 Progress = Callable[[str, int, int], None]
 
@@ -68,8 +66,8 @@ class Judge:
 
         def change(writer: Writer) -> str:
             made = writer.create_tenant(TenantSpec(name=name))
-            for guard in (GuardName.SEMANTIC, GuardName.STATEMENTS):
-                writer.put_guard_toggle(made.id, guard, _PATIENT)
+            for guard, toggle in PATIENT.items():
+                writer.put_guard_toggle(made.id, GuardName(guard), GuardToggle(**toggle))
             for spec in targets:
                 if spec not in self._known:
                     self._known[spec] = writer.create_target(spec).id

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from guard.policy import AUTO
 from guard.types import GuardName
 from server.evaluation.admin import PATIENT, Admin, Endpoint, admin
 
@@ -65,6 +66,14 @@ METHODS: Mapping[str, Method] = {
 
 #: Actions that must be fitted to a target before they can act on it.
 COMPILED = ("eco", "lunar", "rocr", "concept")
+
+
+def jobs_of(actions: Collection[str | None]) -> list[str]:
+    """What has to be compiled where flagged requests are answered in these ways: ``auto`` is chosen among all that is,
+    by a job that comes after the others.
+    """
+    return [*COMPILED, AUTO] if AUTO in actions else [name for name in COMPILED if name in actions]
+
 
 #: What the tenants' refusals say.
 REFUSAL = "I'm sorry, but I don't have any information about that."
@@ -128,9 +137,8 @@ def registered(
             began = time.perf_counter()
             ids.append(str(api.make("/targets", target)["id"]))
             seconds.append(time.perf_counter() - began)
-        used = {METHODS[method].action for method in methods}
-        if interventions := [action for action in COMPILED if action in used]:
-            api.compile(ids[:compiled], interventions)
+        if jobs := jobs_of({METHODS[method].action for method in methods}):
+            api.compile(ids[:compiled], jobs)
         yield Registered({method: _tenant(api, method, ids) for method in methods}, seconds)
 
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
+from guard.policy import AUTO
 from server.demo.world import Entity, description, document
 from server.evaluation.admin import Admin, Endpoint, admin
-from server.evaluation.tofu.methods import BASELINES, COMPILED, NONE, Method, enable, tenant
+from server.evaluation.tofu.methods import BASELINES, NONE, Method, enable, jobs_of, tenant
 
 #: The name under which the model that never knew them stands among the methods; nothing is switched on there.
 REFERENCE = "reference"
 #: ``auto`` is everything as it is by default once a target is compiled; ``refuse`` until then.
-AUTO = "auto"
 METHODS: Mapping[str, Method] = {
     NONE: Method(None),
     **BASELINES,
@@ -66,8 +66,7 @@ class Registrar:
         made = {method: tenant(api, _TENANT.format(method.replace("_", "-")), METHODS[method]) for method in methods}
         self._ids = {method: str(one["id"]) for method, one in made.items()}
         self.keys: Mapping[str, str] = {method: str(one["api_key"]) for method, one in made.items()}
-        used = {METHODS[method].action for method in methods}
-        self._interventions = [*COMPILED, AUTO] if AUTO in used else [name for name in COMPILED if name in used]
+        self._jobs = jobs_of({METHODS[method].action for method in methods})
 
     def forget(self, entities: Sequence[Entity], progress: Callable[[str, int, int], None]) -> None:
         """Register those that are not yet, fit what the methods need, and switch them on for all tenants.
@@ -77,8 +76,8 @@ class Registrar:
         """
         for number, entity in enumerate(entities[len(self._targets) :], len(self._targets) + 1):
             target = str(self._api.make("/targets", target_of(entity, self._told))["id"])
-            if self._interventions:
-                self._api.compile([target], self._interventions)
+            if self._jobs:
+                self._api.compile([target], self._jobs)
             for method, tenant_id in self._ids.items():
                 enable(self._api, tenant_id, METHODS[method], [target])
             self._targets.append(target)
