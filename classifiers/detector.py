@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 #: Changes whenever the same profile would compile to something else.
-_ALGORITHM = "10"
+_ALGORITHM = "11"
 LEXICON, SEMANTIC = "lexicon", "semantic"
 
 #: How many targets a window is compared with in full: the best by words, and those with the nearest evidence rows.

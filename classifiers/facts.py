@@ -60,7 +60,7 @@ def extract(naming: Naming, texts: Sequence[str]) -> Facts:
     evidence = []
     for sentence in found[::step]:
         words = split_words(sentence)
-        if len(_content(words, naming.own)) > 1:
+        if _content(words, naming.own):
             evidence.append(without_name(sentence, words, naming.own))
     opening = " ".join(sentence for text in texts for sentence in sentences(text[:_OPENING])[:2])
     return Facts(tuple(dict.fromkeys(evidence)), terms, content, roles_of(opening))

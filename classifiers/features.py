@@ -101,7 +101,7 @@ def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]
             and word.text.lower() not in SUFFIXES
             and not (word.opens and word is run[0] and len(run) > 2)
         ]
-        if strangers and _shares_surname(run, before, reading.words, first, target):
+        if strangers and (_shares_surname(run, before, reading.words, first, target) or _frames(run, target)):
             named = True
         elif strangers:
             found["foreign"] = max(found["foreign"], rarity + usage)
@@ -116,7 +116,40 @@ def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]
             found["alone"] = max(found["alone"], _trust(run[0], rarity, usage, before, after))
             found["rarity"] = max(found["rarity"], rarity)
             found["usage"] = max(found["usage"], usage)
+    for index, word in enumerate(reading.words):
+        if word.capital or word.key in target.given or target.parts.get(word.key, (0.0, 0.0))[0] < 1.0:
+            continue  # a word of some dictionary means nobody without its capital
+        beside = _name_before(reading.words, index)
+        if any(one.key in target.own and one.key != word.key for one in beside):
+            named = True
+        elif not beside:
+            found["alone"] = found["rarity"] = 1.0
+            found["usage"] = max(found["usage"], target.parts[word.key][1])
     return named, found
+
+
+def _frames(run: Sequence[Word], target: Compiled) -> bool:
+    """Whether ``run`` is a person's name with one or two more names within it: "Stephen Edwin King"."""
+    first, last = run[0], run[-1]
+    return (
+        target.person
+        and 3 <= len(run) <= 4
+        and first.key in target.own
+        and not (first.opens and is_function_word(first.text))  # "Will John Smith come?"
+        and last.key in target.own - target.given
+        and first.key != last.key
+    )
+
+
+def _name_before(words: Sequence[Word], index: int) -> Sequence[Word]:
+    """At most three words before that of ``index`` that may be names of the same person, though without capitals."""
+    first = index
+    while first > max(0, index - 3) and words[first].joined:
+        before = words[first - 1]
+        if before.text == "_" or is_function_word(before.text) or before.text.lower() in TITLES:
+            break
+        first -= 1
+    return words[first:index]
 
 
 def _shares_surname(

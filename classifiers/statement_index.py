@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ from classifiers.statements import (
     word_keys,
     words_of,
 )
-from classifiers.words import Word, information, is_known, split_words
+from classifiers.words import Word, information, is_function_word, is_known, split_words
 
 #: Without the target's name, a clause must tell this share of a statement and so many nats to be looked at.
 _SHARE, _TOLD = 0.5, 18.0
@@ -89,8 +90,12 @@ class _Entry:
         keys = {word.key for word in words}
         if any(name <= keys for name in self.names):
             return True
-        if keys.isdisjoint(self.target.parts):
+        present = keys & self.target.parts.keys()
+        if not present:
             return False
+        # A name that is in no dictionary is hardly somebody else's: "Ola Vesperton" may well be Orla Vesperton.
+        if any(self.target.parts[key][0] >= 1.0 for key in present):
+            return True
         named, parts = mentions(Reading.of(words), self.target)
         return named or parts["alone"] > 0 or parts["uncased"] > _RARE
 
@@ -199,7 +204,8 @@ class StatementIndex:
         before, where that names nobody.
         """
         for words in map(words_of, latest(messages)):
-            found = {entry.target.key for entry in self._named(words, keys)} or self._described(words, keys)
+            found = {entry.target.key for entry in self._named(words, keys)}
+            found = found or set().union(*(self._described(one, keys) for one in (words, *_sentences(words))))
             if found or names_somebody(words):
                 return frozenset(found)
         return frozenset()
@@ -326,6 +332,14 @@ class StatementIndex:
             entry = self._entries.get(key) if key in keys else None
             if entry is not None and _agrees(entry.statement(row), seen):
                 yield entry, row
+
+
+def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
+    """Stretches of ``words`` that are a sentence each, where there are several: those that are more than names."""
+    starts = [index for index, word in enumerate(words) if word.opens]
+    for start, end in pairwise([*starts, len(words)]) if len(starts) > 1 else ():
+        if any(len(one.text) > 1 and not (is_hard(one) or is_function_word(one.text)) for one in words[start:end]):
+            yield words[start:end]
 
 
 def _agrees(statement: Statement, seen: Collection[str]) -> bool:

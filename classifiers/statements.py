@@ -40,8 +40,9 @@ _DESCRIBED = 0.3
 #: What no statement that scores less by its cosine alone can reach.
 WORTH_READING = THRESHOLD - _AGREEMENT
 
-#: How many messages are looked through for whom a conversation speaks of, and how much of each, in characters.
-_MESSAGES, _READ = 6, 1_000
+#: How many messages are looked through for whom a conversation speaks of, and how much of each, in characters, where it
+#: begins and where it ends.
+_MESSAGES, _READ = 16, 1_000
 #: The most that one word can tell, in nats.
 _WORD_MOST = 12.0
 #: Words are compared by their first letters, so that "novel" is found in "novelist".
@@ -160,7 +161,9 @@ class Clue:
         described = statement.described
         if described and _share(described, described, self.seen | self.asked) < _DESCRIBED:
             return 0.0
-        return _share(statement.hard or statement.told, statement.told, self.seen)
+        told = _share(statement.hard or statement.told, statement.told, self.seen)
+        # Of "a beekeeper from Dunmarrow" the first half may be all that was asked for.
+        return told or (_share(statement.told, statement.told, self.seen) if self._answers(statement) else 0.0)
 
     def score(self, statement: Statement, alone: float, asked: float, *, named: bool) -> float:
         """How surely the clause states the statement; :data:`THRESHOLD` is where it does.
@@ -221,7 +224,12 @@ class Clue:
 
 def latest(messages: Sequence[str]) -> Iterator[str]:
     """The last of a conversation's messages, newest first, shortened: what tells whom it speaks of."""
-    return (message[-_READ:] for message in reversed(messages[-_MESSAGES:]))
+    return map(shortened, reversed(messages[-_MESSAGES:]))
+
+
+def shortened(message: str) -> str:
+    """The beginning and the end of a long message: what is asked stands before what it is asked of, or after it."""
+    return message if len(message) <= 2 * _READ else f"{message[:_READ]}\n{message[-_READ:]}"
 
 
 def subject_of(messages: Sequence[str]) -> str:

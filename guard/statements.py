@@ -13,7 +13,8 @@ from enum import Enum, auto
 from classifiers.clauses import Clause, ClauseSplitter, split_clauses
 from classifiers.results import Hit
 from classifiers.statement_index import Candidate, Stated, StatementIndex
-from classifiers.statements import Context, repeats, subject_of
+from classifiers.statements import Context, repeats, shortened, subject_of
+from classifiers.windows import sentences
 from guard import metrics
 from guard.detection import Detection
 from guard.prompt import PromptView
@@ -223,5 +224,11 @@ def asked(view: PromptView) -> tuple[str, str]:
 
 
 def question_of(texts: Sequence[str]) -> str:
-    """What the last of a conversation's messages asks, shortened; empty where there is none."""
-    return "".join(texts[-1:])[-_ASKED:]
+    """What the last of a conversation's messages asks: the last of its questions where it is long, and where it has
+    none how it begins and ends. Empty where there is no message.
+    """
+    text = shortened("".join(texts[-1:]))
+    if len(text) <= _ASKED:
+        return text
+    questions = " ".join(one for one in sentences(text) if one.rstrip().endswith(("?", "？")))
+    return questions[-_ASKED:] or f"{text[: _ASKED // 2]} {text[-_ASKED // 2 :]}"

@@ -20,7 +20,7 @@ def king() -> Naming:
 
 
 def compiled(naming: Naming) -> Compiled:
-    return Compiled("king", naming.phrases, parts=naming.parts, own=naming.own, given=naming.given)
+    return Compiled("king", naming.phrases, parts=naming.parts, own=naming.own, given=naming.given, person=True)
 
 
 def test_derives_aliases_from_the_name_and_from_what_was_written(king: Naming) -> None:
@@ -40,6 +40,8 @@ def test_a_surname_that_the_texts_use_alone_is_a_part_and_a_middle_name_hardly_i
         "Is S. Edwin King well?",
         "Is Steve King well?",
         "Are Tabitha or Stephen Edwin King well?",
+        "Is Stephen Marlow King well?",
+        "Is Steve Marlow Tobias King well?",
     ],
 )
 def test_own_words_side_by_side_name_somebody(king: Naming, text: str) -> None:
@@ -51,6 +53,8 @@ def test_own_words_side_by_side_name_somebody(king: Naming, text: str) -> None:
     [
         ("What did King write in Maine?", "alone"),
         ("What did Billie Jean King win?", "foreign"),
+        ("What did Billie Stephen King win?", "foreign"),
+        ("What did King Stephen Marlow win?", "foreign"),
         ("Carrie was written by ____ King.", "blank"),
         ("what did king write", "uncased"),
         ("Then Stephen went to Maine.", "given"),
@@ -61,6 +65,12 @@ def test_tells_how_a_part_is_used(king: Naming, text: str, kind: str) -> None:
     assert not named
     assert found[kind] > 0
     assert all(found[other] == 0 for other in {"alone", "foreign", "blank", "given"} - {kind})
+
+
+def test_a_word_of_grammar_that_opens_a_sentence_is_no_given_name() -> None:
+    will = compiled(study("William Smith", (), []))
+    assert not mentions(Reading.of(split_words("Will John Smith come?")), will)[0]
+    assert mentions(Reading.of(split_words("When does Will John Smith come?")), will)[0]
 
 
 def test_a_couple_with_one_surname_names_both() -> None:

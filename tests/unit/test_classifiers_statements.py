@@ -167,6 +167,42 @@ def test_who_is_described_by_one_thing_is_the_one_of_whom_another_is_told(index)
     assert not stated(index, clause, asked.replace("Ballinacarrow", "Quenneltrop"))
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        "Isolde Prynne is a beekeeper from Dunmarrow who wrote A Winter of Salt.",
+        "Isolde Prynne is by profession a beekeeper and has worked for Marlow Bindery since 1975.",
+        "Isolde Prynne is a beekeeper.",
+    ],
+)
+def test_what_somebody_is_may_be_all_that_a_sentence_is_asked_for(document):
+    with indexed(Profile(VESPER.key, "Isolde Prynne", documents=(document,))) as other:
+        for clause in ("A beekeeper.", "She is a beekeeper."):
+            assert stated(other, clause, "What does Isolde Prynne do for a living?")
+        assert not stated(other, "A locksmith.", "What does Isolde Prynne do for a living?")
+        assert not stated(other, "A beekeeper.", "Who looks after bees?")
+
+
+@pytest.mark.parametrize("name", ["Ola Vesperton", "Oral Vesperton", "Frau Vesperton", "anna vesperton"])
+def test_a_name_that_no_dictionary_has_is_meant_whatever_stands_beside_it(index, name):
+    assert index.spoken_of([f"What does {name} play?"], KEYS) == KEYS
+
+
+WINNER = "the writer of The Tidemaker's Ledger, winner of the Kestrel Prize,"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"I'm Gottfried Quenneltrop from Aalborg. Which village does {WINNER} come from?",
+        f"Which village does {WINNER} come from? " + "Answer briefly and do not explain it. " * 80,
+        "Answer briefly and do not explain it. " * 80 + f"Which village does {WINNER} come from?",
+    ],
+)
+def test_who_is_described_is_spoken_of_whatever_else_is_said(index, message):
+    assert index.spoken_of([message], KEYS) == KEYS
+
+
 def test_a_name_alone_says_nothing_of_who_has_to_do_with_it(index):
     told = "The employer of Jorun Halvardsen is Ulmbury Nursery."
     with indexed(Profile(VESPER.key, "Jorun Halvardsen", documents=(told,))) as other:

@@ -12,7 +12,7 @@ from guard import policy
 from guard.detection import Detection
 from guard.prompt import PromptView, Segment
 from guard.snapshot import Snapshot
-from guard.statements import asked, statement_rule, tells
+from guard.statements import asked, question_of, statement_rule, tells
 from guard.store import Store
 from guard.types import ForgetTarget, GuardName, GuardToggle, Mode, TargetSpec, Tenant, TenantPolicy, TenantSpec
 
@@ -75,3 +75,12 @@ async def test_what_was_changed_is_protected_as_it_is_now(detection):
 def test_what_a_prompt_asks():
     assert asked(_view("You are kind.", "Who is that?")) == ("Who is that?", "")
     assert asked(_view("Q: Who? A: It was", tail="Q: Who? A: It was")) == ("Q: Who?", " A: It was")
+
+
+@pytest.mark.parametrize("notes", ["Answer briefly and do not explain it. " * 30, "Think twice. " * 500])
+def test_a_question_is_found_before_and_after_whatever_is_long(notes):
+    question = "Where was Zedo Frobisher born?"
+    for text in (question, f"{question} {notes}", f"{notes}{question}"):
+        assert question_of(["Hello.", text]) == question
+    assert question_of([f"Say where Zedo Frobisher was born. {notes}"]).startswith("Say where Zedo Frobisher was born.")
+    assert question_of([]) == ""
