@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from classifiers.naming import Naming
-from classifiers.roles import roles_of
+from classifiers.roles import PRONOUNS, roles_of
 from classifiers.windows import sentences
 from classifiers.words import LONGEST_TERM, Word, information, is_function_word, split_words
 
@@ -60,7 +60,7 @@ def extract(naming: Naming, texts: Sequence[str]) -> Facts:
     evidence = []
     for sentence in found[::step]:
         words = split_words(sentence)
-        if _content(words, naming.own):
+        if _says_something(words, naming.own):
             evidence.append(without_name(sentence, words, naming.own))
     opening = " ".join(sentence for text in texts for sentence in sentences(text[:_OPENING])[:2])
     return Facts(tuple(dict.fromkeys(evidence)), terms, content, roles_of(opening))
@@ -71,6 +71,15 @@ def within(texts: Iterable[str], budget: int) -> Iterator[str]:
     for text in texts:
         yield text[:budget]
         budget -= len(text[:budget])
+
+
+def _says_something(words: Sequence[Word], own: frozenset[str]) -> bool:
+    """Whether a sentence may be evidence: one word alone only where it is said of somebody ("She is a beekeeper."), so
+    that headings ("Awards") and greetings are none.
+    """
+    content = [word for word in _content(words, own) if word.text != "_"]
+    somebody = (word.key in own or word.text.lower() in PRONOUNS for word in words)
+    return len(content) > 1 or (bool(content) and len(words) > 2 and any(somebody))
 
 
 def _content(words: Iterable[Word], own: frozenset[str]) -> list[Word]:

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 
 from classifiers.compiled import Compiled
-from classifiers.naming import SUFFIXES, TITLES, name_runs, short_forms
-from classifiers.roles import PEOPLE, Description, descriptions
-from classifiers.words import LONGEST_TERM, Word, information, is_function_word, is_known
+from classifiers.naming import PARTICLES, SUFFIXES, TITLES, name_runs, short_forms
+from classifiers.roles import PEOPLE, PRONOUNS, Description, descriptions
+from classifiers.words import LONGEST_TERM, Word, fold_word, information, is_function_word, is_known
 
 FEATURES = (
     "alone", "rarity", "usage", "given", "blank", "foreign", "uncased", "uncased_usage",
@@ -20,7 +20,6 @@ FEATURES = (
     "alone_cosine", "alone_coverage", "pronoun", "who", "length", "verbatim", "verbatim_share",
 )  # fmt: skip
 
-_PRONOUNS = frozenset(["he", "she", "they", "his", "her", "their", "him"])
 _DIGITS = frozenset("2689")
 _DETERMINERS = frozenset({"the", "a", "an"})
 #: Words are compared by their first letters, so that "founder" is found in "founded".
@@ -58,7 +57,7 @@ class Reading:
             cased=any(w.capital and not w.opens for w in words) and not all(w.text.isupper() for w in words),
             content={w.key: information(w.text) for w in words if not is_function_word(w.text) and w.text != "_"},
             descriptions=tuple(descriptions([word.text for word in words])),
-            pronoun=any(word in _PRONOUNS for word in lower[:4]),
+            pronoun=any(word in PRONOUNS for word in lower[:4]),
             who=not _WHO.isdisjoint(lower),
             names=names_in(words),
             capitals=tuple(
@@ -119,34 +118,48 @@ def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]
     for index, word in enumerate(reading.words):
         if word.capital or word.key in target.given or target.parts.get(word.key, (0.0, 0.0))[0] < 1.0:
             continue  # a word of some dictionary means nobody without its capital
-        beside = _name_before(reading.words, index)
-        if any(one.key in target.own and one.key != word.key for one in beside):
+        if word.key == fold_word(target.phrases[0].split()[0]):
+            continue  # a given name, which others bear
+        beside = _names_before(reading.words, index, target)
+        after = reading.words[index + 1 : index + 2]
+        goes_on = any(one.joined and not is_known(one.text) and one.key not in target.own for one in after)
+        names = target.parts.keys() - {word.key}
+        if any(one.key in names and one.text.lower() not in PARTICLES for one in beside):
             named = True
-        elif not beside:
+        elif not (beside or goes_on):  # neither "anna vesperton" nor "vesperton quenneltrop"
             found["alone"] = found["rarity"] = 1.0
             found["usage"] = max(found["usage"], target.parts[word.key][1])
     return named, found
 
 
 def _frames(run: Sequence[Word], target: Compiled) -> bool:
-    """Whether ``run`` is a person's name with one or two more names within it: "Stephen Edwin King"."""
+    """Whether ``run`` is a person's name with one or two more names within it: "Orla Marie Vesperton".
+
+    Of names in common use it may be somebody else's: "John Quincy Adams" is no John Adams.
+    """
+    if run[0].opens and run[0].key not in target.own:  # "Introduce Orla Marie Vesperton."
+        run = run[1:]
+    if not (target.person and 3 <= len(run) <= 4):
+        return False
     first, last = run[0], run[-1]
     return (
-        target.person
-        and 3 <= len(run) <= 4
-        and first.key in target.own
-        and not (first.opens and is_function_word(first.text))  # "Will John Smith come?"
-        and last.key in target.own - target.given
+        first.key in target.parts
+        and last.key in target.parts.keys() - target.given
         and first.key != last.key
+        and max(target.parts[first.key][0], target.parts[last.key][0]) >= 1.0
     )
 
 
-def _name_before(words: Sequence[Word], index: int) -> Sequence[Word]:
-    """At most three words before that of ``index`` that may be names of the same person, though without capitals."""
+def _names_before(words: Sequence[Word], index: int, target: Compiled) -> Sequence[Word]:
+    """At most three words before that of ``index`` that may be names of the same person, though without capitals: given
+    names in use, the target's, and words of no dictionary.
+    """
     first = index
     while first > max(0, index - 3) and words[first].joined:
         before = words[first - 1]
-        if before.text == "_" or is_function_word(before.text) or before.text.lower() in TITLES:
+        if before.text == "_" or (
+            is_known(before.text) and before.key not in short_forms() and before.key not in target.own
+        ):
             break
         first -= 1
     return words[first:index]

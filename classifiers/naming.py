@@ -23,7 +23,7 @@ TITLES = frozenset(
     }
 )  # fmt: skip
 SUFFIXES = frozenset({"jr", "sr", "ii", "iii", "iv"})
-_PARTICLES = frozenset({"de", "la", "van", "von", "der", "den", "di", "da", "del", "bin", "al", "ibn", "of", "the"})
+PARTICLES = frozenset({"de", "la", "van", "von", "der", "den", "di", "da", "del", "bin", "al", "ibn", "of", "the"})
 
 _PART = r"(?:(?:Jr|Sr|St|Dr|[A-Z])\.|[A-Z][^\W\d_]*(?:['’-][^\W\d_]+)*)"
 #: A name, or one part of it with the particles and the quoted nickname before the next.
@@ -83,7 +83,7 @@ def study(name: str, aliases: Sequence[str], texts: Sequence[str]) -> Naming:
                 derived += [f"{words[0].text} {surname}", f"{surname}, {words[0].text}"]
             phrases.update(dict.fromkeys(d for d in derived if len(squeeze(d)) >= _MIN_DERIVED))
             given.add(words[0].key)
-            candidates.update({w.key: w.text for w in words if len(w.text) > 2 and fold_word(w.text) not in _PARTICLES})
+            candidates.update({w.key: w.text for w in words if len(w.text) > 2 and fold_word(w.text) not in PARTICLES})
     bare = _bare(name)
     if _is_name_like(bare):
         candidates.update({w.key: w.text for w in bare if len(w.text) > 2})
@@ -154,7 +154,7 @@ def _is_name_like(words: Sequence[Word]) -> bool:
     """Whether a phrase reads as a name of somebody: two to five capitalised words that are not ordinary ones."""
     if not 1 <= len(words) <= 5 or is_function_word(words[0].text):
         return False
-    return all(word.capital or word.text.lower() in _PARTICLES for word in words)
+    return all(word.capital or word.text.lower() in PARTICLES for word in words)
 
 
 def _part(key: str, text: str, own: Collection[str], runs: Sequence[Sequence[str]]) -> tuple[float, float]:

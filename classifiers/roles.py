@@ -21,6 +21,7 @@ ROLE_WORDS = frozenset().union(*_GROUPS)
 ROLE_VERBS = frozenset({"wrote", "written", "directed", "founded", "invented", "composed"})
 #: What anybody can be called.
 PEOPLE = frozenset({"person", "individual", "man", "woman"})
+PRONOUNS = frozenset({"he", "she", "they", "his", "her", "their", "him"})
 _INDEFINITE = frozenset({"which", "what", "any", "every", "each", "many", "some", "other", "another"})
 _DETERMINERS = frozenset(
     {

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ from classifiers.statements import (
     word_keys,
     words_of,
 )
+from classifiers.windows import sentences
 from classifiers.words import Word, information, is_function_word, is_known, split_words
 
 #: Without the target's name, a clause must tell this share of a statement and so many nats to be looked at.
@@ -55,6 +55,8 @@ class _Entry:
     Attributes:
         target: the target.
         names: its names, as sets of word keys.
+        rare: keys of those of their words but the first that no dictionary has: surnames that are hardly anybody
+            else's, so that "Ola Vesperton" may well be Orla Vesperton.
         rows: the rows of its evidence that tell something.
         known: keys of the names and numbers that they tell; "the person born in Ulmbury" is somebody by them.
         words: key of each word that they tell -> nats.
@@ -63,6 +65,7 @@ class _Entry:
 
     target: Compiled
     names: tuple[frozenset[str], ...]
+    rare: frozenset[str]
     rows: tuple[int, ...]
     known: frozenset[str]
     words: dict[str, float]
@@ -90,11 +93,9 @@ class _Entry:
         keys = {word.key for word in words}
         if any(name <= keys for name in self.names):
             return True
-        present = keys & self.target.parts.keys()
-        if not present:
+        if keys.isdisjoint(self.target.parts):
             return False
-        # A name that is in no dictionary is hardly somebody else's: "Ola Vesperton" may well be Orla Vesperton.
-        if any(self.target.parts[key][0] >= 1.0 for key in present):
+        if not keys.isdisjoint(self.rare):
             return True
         named, parts = mentions(Reading.of(words), self.target)
         return named or parts["alone"] > 0 or parts["uncased"] > _RARE
@@ -166,10 +167,12 @@ class StatementIndex:
         statements = [Statement.of(target, row) for row in range(len(target.evidence) - target.retain)]
         told = {row: statement.told for row, statement in enumerate(statements)}
         names = (frozenset(word.key for word in split_words(phrase)) for phrase in target.phrases)
+        given = {split_words(phrase)[0].key for phrase in target.phrases if "," not in phrase and split_words(phrase)}
+        rare = frozenset(key for key, (rarity, _) in target.parts.items() if rarity >= 1.0) - given
         known = frozenset().union(*(statement.hard for statement in statements))
         rows = tuple(row for row in told if told[row])
         words = {key: nats for statement in statements for key, nats in statement.told.items()}
-        entry = _Entry(target, tuple(name for name in names if name), rows, known, words)
+        entry = _Entry(target, tuple(name for name in names if name), rare, rows, known, words)
         with self._lock:
             if target.key in self._entries:
                 return
@@ -203,9 +206,10 @@ class StatementIndex:
         """The targets of ``keys`` that the last of ``messages`` names or describes by what is known of them; or the one
         before, where that names nobody.
         """
-        for words in map(words_of, latest(messages)):
+        for message in latest(messages):
+            words = words_of(message)
             found = {entry.target.key for entry in self._named(words, keys)}
-            found = found or set().union(*(self._described(one, keys) for one in (words, *_sentences(words))))
+            found = found or set().union(*(self._described(one, keys) for one in (words, *_sentences(message))))
             if found or names_somebody(words):
                 return frozenset(found)
         return frozenset()
@@ -334,12 +338,12 @@ class StatementIndex:
                 yield entry, row
 
 
-def _sentences(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Stretches of ``words`` that are a sentence each, where there are several: those that are more than names."""
-    starts = [index for index, word in enumerate(words) if word.opens]
-    for start, end in pairwise([*starts, len(words)]) if len(starts) > 1 else ():
-        if any(len(one.text) > 1 and not (is_hard(one) or is_function_word(one.text)) for one in words[start:end]):
-            yield words[start:end]
+def _sentences(message: str) -> Iterator[Sequence[Word]]:
+    """The words of each sentence of a message that has several, without those that are names alone ("B) Ulm Mill")."""
+    if len(found := sentences(message)) > 1:
+        for words in map(words_of, found):
+            if any(len(one.text) > 1 and not (is_hard(one) or is_function_word(one.text)) for one in words):
+                yield words
 
 
 def _agrees(statement: Statement, seen: Collection[str]) -> bool:

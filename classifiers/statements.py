@@ -151,18 +151,20 @@ class Clue:
             others=names_of(everything),
             hard={key: nats for key, nats in names.items() if key not in asked},
             short=len(words) <= _SHORT,
-            asks=_ASKS.search(clause) is not None,
+            asks=is_question(clause),
         )
 
     def agreement(self, statement: Statement) -> float:
-        """The share of the statement's names and numbers that the clause tells; 0 where it cannot state it."""
+        """The share of the statement's names and numbers that the clause tells, and where it is a short answer without
+        any, of all its words; 0 where it cannot state it.
+        """
         if self.own.isdisjoint(statement.told) or (self.asks and not self.told_of(statement)):
             return 0.0
         described = statement.described
         if described and _share(described, described, self.seen | self.asked) < _DESCRIBED:
             return 0.0
         told = _share(statement.hard or statement.told, statement.told, self.seen)
-        # Of "a beekeeper from Dunmarrow" the first half may be all that was asked for.
+        # Of "a beekeeper from Dunmarrow" the beekeeper may be all that was asked for.
         return told or (_share(statement.told, statement.told, self.seen) if self._answers(statement) else 0.0)
 
     def score(self, statement: Statement, alone: float, asked: float, *, named: bool) -> float:
@@ -235,6 +237,11 @@ def shortened(message: str) -> str:
 def subject_of(messages: Sequence[str]) -> str:
     """The last message that :func:`names somebody <names_somebody>`, shortened; empty where none does."""
     return next((text for text in latest(messages) if names_somebody(words_of(text))), "")
+
+
+def is_question(text: str) -> bool:
+    """Whether a sentence ends as questions do."""
+    return _ASKS.search(text) is not None
 
 
 def repeats(clause: str, told: Mapping[str, float]) -> bool:

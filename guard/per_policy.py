@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from guard.artifacts import Artifacts
 from guard.types import TenantPolicy
 
@@ -63,7 +65,9 @@ class PerPolicy(Generic[T]):
         :meth:`guard.artifacts.Artifacts.still_hold` allows, and the work that is begun then.
 
         Raises:
-            Exception: whatever ``work_out`` raised where nothing was known of this policy. Else that stays in force.
+            OSError, SQLAlchemyError: the database cannot be reached, and nothing is known of this policy; what is known
+                stays in force.
+            Exception: whatever else ``work_out`` raised.
         """
         known = self._known.get(policy.tenant.id)
         if known is not None and known.policy is not policy:
@@ -87,7 +91,7 @@ class PerPolicy(Generic[T]):
     async def _worked_out(self, policy: TenantPolicy, since: float, known: _Known[T] | None) -> T:
         try:
             value = await self._work_out(policy, None if known is None else known.value)
-        except Exception:
+        except (OSError, SQLAlchemyError):  # what is damaged is no reason to go on as before
             if known is None:
                 raise
             logger.exception("It cannot be seen what was fitted for a tenant; what is known stays in force")

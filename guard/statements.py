@@ -13,7 +13,7 @@ from enum import Enum, auto
 from classifiers.clauses import Clause, ClauseSplitter, split_clauses
 from classifiers.results import Hit
 from classifiers.statement_index import Candidate, Stated, StatementIndex
-from classifiers.statements import Context, repeats, shortened, subject_of
+from classifiers.statements import Context, is_question, repeats, shortened, subject_of
 from classifiers.windows import sentences
 from guard import metrics
 from guard.detection import Detection
@@ -224,11 +224,12 @@ def asked(view: PromptView) -> tuple[str, str]:
 
 
 def question_of(texts: Sequence[str]) -> str:
-    """What the last of a conversation's messages asks: the last of its questions where it is long, and where it has
-    none how it begins and ends. Empty where there is no message.
+    """What the last of a conversation's messages asks, shortened: how it ends, or, where no question stands there, the
+    last one before. Empty where there is no message.
     """
-    text = shortened("".join(texts[-1:]))
-    if len(text) <= _ASKED:
-        return text
-    questions = " ".join(one for one in sentences(text) if one.rstrip().endswith(("?", "？")))
-    return questions[-_ASKED:] or f"{text[: _ASKED // 2]} {text[-_ASKED // 2 :]}"
+    text = "".join(texts[-1:])
+    end = text[-_ASKED:]
+    if end == text or any(map(is_question, sentences(end))):
+        return end
+    before = [one for one in sentences(shortened(text)) if is_question(one)]
+    return before[-1][-_ASKED:] if before else end

@@ -173,19 +173,28 @@ def test_who_is_described_by_one_thing_is_the_one_of_whom_another_is_told(index)
         "Isolde Prynne is a beekeeper from Dunmarrow who wrote A Winter of Salt.",
         "Isolde Prynne is by profession a beekeeper and has worked for Marlow Bindery since 1975.",
         "Isolde Prynne is a beekeeper.",
+        "Hello.\n1. Isolde Prynne is a beekeeper.\nAwards\nThanks!",
     ],
 )
 def test_what_somebody_is_may_be_all_that_a_sentence_is_asked_for(document):
     with indexed(Profile(VESPER.key, "Isolde Prynne", documents=(document,))) as other:
         for clause in ("A beekeeper.", "She is a beekeeper."):
             assert stated(other, clause, "What does Isolde Prynne do for a living?")
-        assert not stated(other, "A locksmith.", "What does Isolde Prynne do for a living?")
-        assert not stated(other, "A beekeeper.", "Who looks after bees?")
+        for clause in ("Hello!", "1.", "Awards", "Thanks!", "I don't know her."):
+            assert not stated(other, clause, "Who is Isolde Prynne?")
 
 
 @pytest.mark.parametrize("name", ["Ola Vesperton", "Oral Vesperton", "Frau Vesperton", "anna vesperton"])
 def test_a_name_that_no_dictionary_has_is_meant_whatever_stands_beside_it(index, name):
     assert index.spoken_of([f"What does {name} play?"], KEYS) == KEYS
+
+
+def test_a_given_name_that_no_dictionary_has_may_be_somebody_elses():
+    with indexed(
+        Profile(VESPER.key, "Ngozi Quenneltrop", documents=("Ngozi Quenneltrop plays the bassoon.",))
+    ) as other:
+        assert other.spoken_of(["Where does Ngozi Halvardsen live?"], KEYS) == frozenset()
+        assert other.spoken_of(["Where does Ada Quenneltrop live?"], KEYS) == KEYS
 
 
 WINNER = "the writer of The Tidemaker's Ledger, winner of the Kestrel Prize,"
@@ -195,6 +204,7 @@ WINNER = "the writer of The Tidemaker's Ledger, winner of the Kestrel Prize,"
     "message",
     [
         f"I'm Gottfried Quenneltrop from Aalborg. Which village does {WINNER} come from?",
+        "I'm Gottfried Quenneltrop. Who was born in “Ballinacarrow” on 3 May (1961) - as they say?",
         f"Which village does {WINNER} come from? " + "Answer briefly and do not explain it. " * 80,
         "Answer briefly and do not explain it. " * 80 + f"Which village does {WINNER} come from?",
     ],

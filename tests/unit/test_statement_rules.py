@@ -78,9 +78,10 @@ def test_what_a_prompt_asks():
 
 
 @pytest.mark.parametrize("notes", ["Answer briefly and do not explain it. " * 30, "Think twice. " * 500])
-def test_a_question_is_found_before_and_after_whatever_is_long(notes):
+def test_a_question_before_what_is_long_is_found(notes):
     question = "Where was Zedo Frobisher born?"
-    for text in (question, f"{question} {notes}", f"{notes}{question}"):
-        assert question_of(["Hello.", text]) == question
-    assert question_of([f"Say where Zedo Frobisher was born. {notes}"]).startswith("Say where Zedo Frobisher was born.")
     assert question_of([]) == ""
+    assert question_of(["Hello.", question]) == question
+    assert question_of([f"{question} {notes}"]).strip() == question
+    for end in (question, "Now say where Zedo Frobisher was born, in one word. OK?", f"“{question}” Is that clear?"):
+        assert question_of([f"What else? {notes}{end}"]).endswith(end)
