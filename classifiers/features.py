@@ -115,6 +115,12 @@ def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]
             found["alone"] = max(found["alone"], _trust(run[0], rarity, usage, before, after))
             found["rarity"] = max(found["rarity"], rarity)
             found["usage"] = max(found["usage"], usage)
+    return _uncapitalised(reading, target, found) or named, found
+
+
+def _uncapitalised(reading: Reading, target: Compiled, found: dict[str, float]) -> bool:
+    """What :func:`mentions` says of surnames that stand without a capital; goes on with what it ``found``."""
+    named = False
     for index, word in enumerate(reading.words):
         if word.capital or word.key in target.given or target.parts.get(word.key, (0.0, 0.0))[0] < 1.0:
             continue  # a word of some dictionary means nobody without its capital
@@ -129,7 +135,7 @@ def mentions(reading: Reading, target: Compiled) -> tuple[bool, dict[str, float]
         elif not (beside or goes_on):  # neither "anna vesperton" nor "vesperton quenneltrop"
             found["alone"] = found["rarity"] = 1.0
             found["usage"] = max(found["usage"], target.parts[word.key][1])
-    return named, found
+    return named
 
 
 def _frames(run: Sequence[Word], target: Compiled) -> bool:

@@ -166,13 +166,14 @@ class StatementIndex:
         """Protect the statements of a target; a known key is left as it is."""
         statements = [Statement.of(target, row) for row in range(len(target.evidence) - target.retain)]
         told = {row: statement.told for row, statement in enumerate(statements)}
-        names = (frozenset(word.key for word in split_words(phrase)) for phrase in target.phrases)
-        given = {split_words(phrase)[0].key for phrase in target.phrases if "," not in phrase and split_words(phrase)}
+        forms = {phrase: form for phrase in target.phrases if (form := split_words(phrase))}
+        names = tuple(frozenset(word.key for word in form) for form in forms.values())
+        given = {form[0].key for phrase, form in forms.items() if "," not in phrase}
         rare = frozenset(key for key, (rarity, _) in target.parts.items() if rarity >= 1.0) - given
         known = frozenset().union(*(statement.hard for statement in statements))
         rows = tuple(row for row in told if told[row])
         words = {key: nats for statement in statements for key, nats in statement.told.items()}
-        entry = _Entry(target, tuple(name for name in names if name), rare, rows, known, words)
+        entry = _Entry(target, names, rare, rows, known, words)
         with self._lock:
             if target.key in self._entries:
                 return

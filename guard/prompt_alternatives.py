@@ -34,7 +34,7 @@ async def tell(request: GuardedRequest, rule: StatementRule, result: RequestOutp
             return await _tell(request, rule, result)
     except Exception as error:
         logger.error("Log-probabilities of a prompt could not be judged: %r", error)
-        return rule.unjudged()
+        return rule.note_failure()
 
 
 async def _tell(request: GuardedRequest, rule: StatementRule, result: RequestOutput) -> bool:

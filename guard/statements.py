@@ -61,7 +61,7 @@ class StatementRule:
         """All targets that are looked for."""
         return self.enforced | self.monitored
 
-    def unjudged(self) -> bool:
+    def note_failure(self) -> bool:
         """Count what could not be judged; whether it must not leave."""
         if self.failed is not None:
             self.failed()
@@ -169,7 +169,7 @@ class ClauseJudge:
             found = await asyncio.wait_for(judging, rule.toggle.deadline_ms / 1000)
         except Exception as error:
             logger.error("A clause could not be judged: %r", error)
-            return ClauseVerdict.UNAVAILABLE if rule.unjudged() else ClauseVerdict.CLEAR
+            return ClauseVerdict.UNAVAILABLE if rule.note_failure() else ClauseVerdict.CLEAR
         finally:
             metrics.CLAUSE_SECONDS.observe(time.perf_counter() - began)
         self._taken_back += [told for hit, told in found if hit.key in rule.enforced]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -58,14 +57,27 @@ def _policy() -> TenantPolicy:
     return resolve(Tenant("t", 1, TenantSpec(name="T"), NOW, NOW), [], {}, {})
 
 
-def _made() -> tuple[PerPolicy[int], _Work, Any]:
-    work, artifacts = _Work(), Artifacts(None, "model")  # type: ignore[arg-type]
-    return PerPolicy(artifacts, work), work, artifacts
+@pytest.fixture
+def policy() -> TenantPolicy:
+    return _policy()
 
 
-async def test_all_who_ask_at_once_wait_for_the_same_work() -> None:
-    values, work, _ = _made()
-    policy = _policy()
+@pytest.fixture
+def work() -> _Work:
+    return _Work()
+
+
+@pytest.fixture
+def artifacts() -> Artifacts:
+    return Artifacts(None, "model")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def values(artifacts: Artifacts, work: _Work) -> PerPolicy[int]:
+    return PerPolicy(artifacts, work)
+
+
+async def test_all_who_ask_at_once_wait_for_the_same_work(values, work, policy) -> None:
     work.may.clear()
     waiting = [asyncio.ensure_future(values.of(policy)) for _ in range(16)]
     await asyncio.sleep(0)
@@ -76,9 +88,7 @@ async def test_all_who_ask_at_once_wait_for_the_same_work() -> None:
     assert await values.of(policy) == 1 and work.begun == 1
 
 
-async def test_what_is_known_serves_on_while_it_is_worked_out_anew(clock: _Clock) -> None:
-    values, work, _ = _made()
-    policy = _policy()
+async def test_what_is_known_serves_on_while_it_is_worked_out_anew(values, work, policy, clock) -> None:
     await values.of(policy)
     clock.now += 11
     work.may.clear()
@@ -90,17 +100,15 @@ async def test_what_is_known_serves_on_while_it_is_worked_out_anew(clock: _Clock
     assert await values.of(policy) == 2 and work.begun == 2
 
 
-async def test_what_nobody_asked_for_long_is_waited_for(clock: _Clock) -> None:
-    values, _, _ = _made()
-    policy = _policy()
+async def test_what_nobody_asked_for_long_is_waited_for(values, policy, clock) -> None:
     await values.of(policy)
     clock.now += 3600
     assert await values.of(policy) == 2
 
 
-async def test_what_was_put_here_counts_at_once_even_beside_work_that_did_not_see_it(clock: _Clock) -> None:
-    values, work, artifacts = _made()
-    policy = _policy()
+async def test_what_was_put_here_counts_at_once_even_beside_work_that_did_not_see_it(
+    values, work, artifacts, policy, clock
+) -> None:
     assert await values.of(policy) == 1
     artifacts.changed = clock()
     assert await values.of(policy) == 2
@@ -117,8 +125,7 @@ async def test_what_was_put_here_counts_at_once_even_beside_work_that_did_not_se
     assert await values.of(policy) == 4  # not what the third says, whenever it ends
 
 
-async def test_another_policy_has_another_value_whatever_ends_last() -> None:
-    values, work, _ = _made()
+async def test_another_policy_has_another_value_whatever_ends_last(values, work) -> None:
     old, new = _policy(), _policy()
     work.may.clear()
     before = asyncio.ensure_future(values.of(old))
@@ -130,9 +137,7 @@ async def test_another_policy_has_another_value_whatever_ends_last() -> None:
     assert await values.of(new) == 2 and work.before == [None, None]
 
 
-async def test_what_is_known_stays_in_force_while_it_cannot_be_worked_out(clock: _Clock) -> None:
-    values, work, _ = _made()
-    policy = _policy()
+async def test_what_is_known_stays_in_force_while_it_cannot_be_worked_out(values, work, policy, clock) -> None:
     work.fails = True
     with pytest.raises(OSError, match="injected"):
         await values.of(policy)
